@@ -1,0 +1,1 @@
+//! Documents in, shuffled batches of tokens out.

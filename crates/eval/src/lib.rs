@@ -1,0 +1,1 @@
+//! Bits per byte of any text, and sampling.

@@ -1,0 +1,1 @@
+//! The transformer: layers, parameters, FLOPs, memory, Hugging Face files.

@@ -1,0 +1,1 @@
+//! N-d arrays, a tape, and one folder per operation.

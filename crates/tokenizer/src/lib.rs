@@ -1,0 +1,1 @@
+//! Text to tokens and back: train, encode and decode byte-level BPE.
