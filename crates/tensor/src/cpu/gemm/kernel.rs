@@ -1,0 +1,139 @@
+//! Which instructions a product uses, and what a kernel offers to the loops around it.
+
+use std::sync::OnceLock;
+
+#[cfg(target_arch = "x86_64")]
+use super::{kernel_avx2, kernel_avx512};
+use super::kernel_portable;
+
+/// A set of inner loops written for one instruction set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kernel {
+    /// 512-bit vectors: x86-64 with AVX-512F.
+    Avx512,
+    /// 256-bit vectors: x86-64 with AVX2 and FMA.
+    Avx2,
+    /// Plain Rust that the compiler vectorises: every machine.
+    Portable,
+}
+
+impl Kernel {
+    /// From the fastest to the one that always works.
+    pub const ALL: [Self; 3] = [Self::Avx512, Self::Avx2, Self::Portable];
+
+    /// The fastest kernel of this machine.
+    pub fn detect() -> Self {
+        static FASTEST: OnceLock<Kernel> = OnceLock::new();
+        *FASTEST.get_or_init(|| Self::ALL.into_iter().find(|kernel| kernel.is_available()).unwrap_or(Self::Portable))
+    }
+
+    /// Whether this machine has the instructions.
+    pub fn is_available(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => is_x86_feature_detected!("avx512f"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx512 | Self::Avx2 => false,
+            Self::Portable => true,
+        }
+    }
+
+    /// The name in logs and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Avx512 => "avx512",
+            Self::Avx2 => "avx2",
+            Self::Portable => "portable",
+        }
+    }
+
+    /// The inner loops. Callers have made sure that the kernel is available.
+    pub(super) fn loops(self) -> &'static Loops {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => &kernel_avx512::LOOPS,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => &kernel_avx2::LOOPS,
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx512 | Self::Avx2 => &kernel_portable::LOOPS,
+            Self::Portable => &kernel_portable::LOOPS,
+        }
+    }
+}
+
+/// The inner loops of one kernel and the sizes they work in.
+///
+/// All are `unsafe`: the machine must have the instructions, and the pointers must reach what the argument says.
+pub(super) struct Loops {
+    /// Most rows of a tile.
+    pub(super) max_rows: usize,
+    /// Columns of a whole tile.
+    pub(super) max_cols: usize,
+    /// Floats in a vector; divides `max_cols`.
+    pub(super) lanes: usize,
+    /// The micro-kernel.
+    pub(super) tile: unsafe fn(&Tile),
+    /// Copies lanes that lie side by side.
+    pub(super) copy: unsafe fn(&Lanes),
+    /// Copies lanes whose `k` direction is contiguous.
+    pub(super) transpose: unsafe fn(&Lanes),
+    /// Dot products of few rows with many.
+    pub(super) dots: unsafe fn(&Dots),
+}
+
+/// One tile of `C`: `c[i, j] ← beta·c[i, j] + alpha·Σ_p a[i, p]·b[p, j]`, summed in the order of `p`.
+///
+/// `a` is read at `i·a_row_stride + p·a_k_stride`. `b` is read in whole vectors at `p·b_k_stride`, so behind the last
+/// column it must be readable up to a multiple of `lanes`. `c` is touched inside `rows × cols` only, and not read if
+/// `beta` is zero.
+pub(super) struct Tile {
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    pub(super) k: usize,
+    pub(super) alpha: f32,
+    pub(super) a: *const f32,
+    pub(super) a_row_stride: usize,
+    pub(super) a_k_stride: usize,
+    pub(super) b: *const f32,
+    pub(super) b_k_stride: usize,
+    pub(super) beta: f32,
+    pub(super) c: *mut f32,
+    pub(super) c_row_stride: usize,
+}
+
+/// A packing step: `n_lanes <= lanes` neighbours over `n_k` steps, `dst[p·dst_stride + lane] ← source(lane, p)`.
+///
+/// The source is `src[p·src_stride + lane]` for `copy` and `src[lane·src_stride + p]` for `transpose`. Each step
+/// writes `lanes` floats, zeros behind `n_lanes`; steps go in ascending order, so with `dst_stride < lanes` the zeros
+/// of one step are overwritten by the next.
+pub(super) struct Lanes {
+    pub(super) src: *const f32,
+    pub(super) src_stride: usize,
+    pub(super) n_lanes: usize,
+    pub(super) n_k: usize,
+    pub(super) dst: *mut f32,
+    pub(super) dst_stride: usize,
+}
+
+/// Dot products `c[i, j] ← beta·c[i, j] + alpha·Σ_p x[i, p]·w[j, p]` for `m <= MAX_DOT_ROWS` rows of `x`.
+///
+/// `x` is read at `i·x_stride + p`, `w` at `j·w_stride + p`; `c` is at `i·c_i_stride + j·c_j_stride`.
+pub(super) struct Dots {
+    pub(super) m: usize,
+    pub(super) n: usize,
+    pub(super) k: usize,
+    pub(super) alpha: f32,
+    pub(super) x: *const f32,
+    pub(super) x_stride: usize,
+    pub(super) w: *const f32,
+    pub(super) w_stride: usize,
+    pub(super) beta: f32,
+    pub(super) c: *mut f32,
+    pub(super) c_i_stride: usize,
+    pub(super) c_j_stride: usize,
+}
+
+/// Most rows that [`Dots`] takes.
+pub(super) const MAX_DOT_ROWS: usize = 8;

@@ -1,0 +1,109 @@
+//! Inner loops in plain Rust over small arrays, which the compiler turns into vectors of whatever width it may assume.
+
+use super::kernel::{Dots, Lanes, Loops, Tile};
+
+const MAX_ROWS: usize = 4;
+const MAX_COLS: usize = 8;
+
+pub(super) static LOOPS: Loops =
+    Loops { max_rows: MAX_ROWS, max_cols: MAX_COLS, lanes: MAX_COLS, tile, copy, transpose, dots };
+
+/// # Safety
+/// See [`Tile`].
+unsafe fn tile(t: &Tile) {
+    // SAFETY: the contract is the same.
+    unsafe {
+        match t.rows {
+            1 => tile_of::<1>(t),
+            2 => tile_of::<2>(t),
+            3 => tile_of::<3>(t),
+            4 => tile_of::<4>(t),
+            _ => unreachable!("a tile has 1 to {MAX_ROWS} rows"),
+        }
+    }
+}
+
+/// # Safety
+/// See [`Tile`]; `t.rows` is `ROWS`.
+unsafe fn tile_of<const ROWS: usize>(t: &Tile) {
+    let mut acc = [[0.0f32; MAX_COLS]; ROWS];
+    for p in 0..t.k {
+        // SAFETY: `b` is readable in whole vectors, `a` for all rows.
+        let b = unsafe { t.b.add(p * t.b_k_stride).cast::<[f32; MAX_COLS]>().read() };
+        for (i, acc) in acc.iter_mut().enumerate() {
+            // SAFETY: as above.
+            let a = unsafe { *t.a.add(i * t.a_row_stride + p * t.a_k_stride) };
+            for (acc, b) in acc.iter_mut().zip(b) {
+                *acc += a * b; // not `mul_add`, a library call where the target has no such instruction
+            }
+        }
+    }
+    for (i, acc) in acc.iter().enumerate() {
+        for (j, &sum) in acc.iter().enumerate().take(t.cols) {
+            // SAFETY: inside `rows × cols` of `c`.
+            unsafe { update(t.c.add(i * t.c_row_stride + j), t.alpha, sum, t.beta) };
+        }
+    }
+}
+
+/// `c ← beta·c + alpha·sum`, without reading `c` if `beta` is zero.
+///
+/// # Safety
+/// `c` may be read and written.
+pub(super) unsafe fn update(c: *mut f32, alpha: f32, sum: f32, beta: f32) {
+    // SAFETY: by contract.
+    unsafe { *c = if beta == 0.0 { alpha * sum } else { beta * *c + alpha * sum } };
+}
+
+/// # Safety
+/// See [`Lanes`].
+pub(super) unsafe fn copy(l: &Lanes) {
+    for p in 0..l.n_k {
+        let mut step = [0.0; MAX_COLS];
+        for (lane, x) in step.iter_mut().enumerate().take(l.n_lanes) {
+            // SAFETY: inside the source.
+            *x = unsafe { *l.src.add(p * l.src_stride + lane) };
+        }
+        // SAFETY: `dst` has room for a whole vector at each step.
+        unsafe { l.dst.add(p * l.dst_stride).cast::<[f32; MAX_COLS]>().write(step) };
+    }
+}
+
+/// # Safety
+/// See [`Lanes`].
+pub(super) unsafe fn transpose(l: &Lanes) {
+    for p in 0..l.n_k {
+        let mut step = [0.0; MAX_COLS];
+        for (lane, x) in step.iter_mut().enumerate().take(l.n_lanes) {
+            // SAFETY: inside the source.
+            *x = unsafe { *l.src.add(lane * l.src_stride + p) };
+        }
+        // SAFETY: `dst` has room for a whole vector at each step.
+        unsafe { l.dst.add(p * l.dst_stride).cast::<[f32; MAX_COLS]>().write(step) };
+    }
+}
+
+/// # Safety
+/// See [`Dots`].
+unsafe fn dots(d: &Dots) {
+    const LANES: usize = 16; // partial sums, so that the compiler may use vectors without reordering a sum
+    for j in 0..d.n {
+        for i in 0..d.m {
+            // SAFETY: row `i` of `x` and row `j` of `w` have `k` contiguous elements; `c` has element (i, j).
+            unsafe {
+                let x = std::slice::from_raw_parts(d.x.add(i * d.x_stride), d.k).as_chunks::<LANES>();
+                let w = std::slice::from_raw_parts(d.w.add(j * d.w_stride), d.k).as_chunks::<LANES>();
+                let mut sums = [0.0f32; LANES];
+                for (x, w) in x.0.iter().zip(w.0) {
+                    for lane in 0..LANES {
+                        sums[lane] += x[lane] * w[lane];
+                    }
+                }
+                for (sum, (x, w)) in sums.iter_mut().zip(x.1.iter().zip(w.1)) {
+                    *sum += x * w;
+                }
+                update(d.c.add(i * d.c_i_stride + j * d.c_j_stride), d.alpha, sums.iter().sum(), d.beta);
+            }
+        }
+    }
+}

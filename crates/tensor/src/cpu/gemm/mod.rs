@@ -1,0 +1,165 @@
+//! Single-precision matrix product `C ← beta·C + alpha·A·B` on the CPU.
+//!
+//! The blocking follows Goto and van de Geijn, 2008, <https://doi.org/10.1145/1356052.1356053>, as arranged in BLIS
+//! (Van Zee and van de Geijn, 2015, <https://doi.org/10.1145/2764454>): panels of `B` and blocks of `A` are copied
+//! into contiguous buffers sized to the caches, and a micro-kernel keeps a small tile of `C` in registers.
+//! Products with a handful of rows read the larger matrix once, where it lies.
+//!
+//! Every element of `C` is computed by one thread in an order that depends on the shape and the kernel alone, so the
+//! result is the same, bit for bit, on any number of threads.
+
+#[allow(unsafe_code)]
+mod blocked;
+#[allow(unsafe_code)]
+mod skinny;
+mod split;
+#[allow(unsafe_code)]
+mod pack;
+mod kernel;
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+mod kernel_avx512;
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+mod kernel_avx2;
+#[allow(unsafe_code)]
+mod kernel_portable;
+mod scratch;
+#[cfg(test)]
+mod reference;
+#[cfg(test)]
+mod tests;
+
+pub use kernel::Kernel;
+
+/// A read-only strided view of a matrix: element `(i, j)` is `data[i * row_stride + j * col_stride]`.
+#[derive(Clone, Copy, Debug)]
+pub struct MatRef<'a> {
+    /// The elements; starts at element `(0, 0)`.
+    pub data: &'a [f32],
+    /// Elements between neighbours in a column.
+    pub row_stride: usize,
+    /// Elements between neighbours in a row.
+    pub col_stride: usize,
+}
+
+impl<'a> MatRef<'a> {
+    /// A dense row-major matrix of `n_cols` columns.
+    pub fn row_major(data: &'a [f32], n_cols: usize) -> Self {
+        Self { data, row_stride: n_cols, col_stride: 1 }
+    }
+
+    /// The same elements with rows and columns exchanged; nothing is copied.
+    pub fn transposed(self) -> Self {
+        Self { data: self.data, row_stride: self.col_stride, col_stride: self.row_stride }
+    }
+}
+
+/// A writable row-major matrix: element `(i, j)` is `data[i * row_stride + j]`.
+#[derive(Debug)]
+pub struct MatMut<'a> {
+    /// The elements; starts at element `(0, 0)`.
+    pub data: &'a mut [f32],
+    /// Elements between the starts of neighbouring rows, at least the number of columns.
+    pub row_stride: usize,
+}
+
+impl<'a> MatMut<'a> {
+    /// A dense row-major matrix of `n_cols` columns.
+    pub fn row_major(data: &'a mut [f32], n_cols: usize) -> Self {
+        Self { data, row_stride: n_cols }
+    }
+}
+
+/// Who computes a product; the result is the same, bit for bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parallel {
+    /// The calling thread alone: for small products inside a task that is itself one of many.
+    Serial,
+    /// The current rayon pool, where the product is large enough to gain from it.
+    Rayon,
+}
+
+/// `C ← beta·C + alpha·A·B` with the fastest kernel of this machine.
+///
+/// `beta = 0` never reads `C`, and `alpha = 0` never reads `A` or `B`.
+///
+/// # Shapes
+/// `a: [m, k]`, `b: [k, n]`, `c: [m, n]`.
+///
+/// # Panics
+/// If a view does not hold its matrix, or rows of `c` overlap.
+#[track_caller]
+#[expect(clippy::too_many_arguments, reason = "the signature of BLAS, known to every reader")]
+pub fn gemm(
+    m: usize,
+    n: usize,
+    k: usize,
+    alpha: f32,
+    a: MatRef,
+    b: MatRef,
+    beta: f32,
+    c: MatMut,
+    parallel: Parallel,
+) {
+    gemm_with(Kernel::detect(), Product { m, n, k, alpha, a, b, beta, c }, parallel);
+}
+
+/// One product and its operands; checked by [`gemm_with`] before any pointer is formed.
+struct Product<'a> {
+    m: usize,
+    n: usize,
+    k: usize,
+    alpha: f32,
+    a: MatRef<'a>,
+    b: MatRef<'a>,
+    beta: f32,
+    c: MatMut<'a>,
+}
+
+/// [`gemm`] with a kernel of the caller's choice.
+#[track_caller]
+fn gemm_with(kernel: Kernel, mut product: Product, parallel: Parallel) {
+    assert!(kernel.is_available(), "gemm: this machine cannot run the {} kernel", kernel.name());
+    let Product { m, n, k, alpha, a, b, beta, ref mut c } = product;
+    check_view("c", [m, n], c.data.len(), c.row_stride, 1);
+    assert!(m <= 1 || n <= c.row_stride, "gemm: c is [{m}, {n}], its row stride {} makes rows overlap", c.row_stride);
+    if m == 0 || n == 0 {
+        return;
+    }
+    if k == 0 || alpha == 0.0 {
+        return scale(m, n, beta, c);
+    }
+    check_view("a", [m, k], a.data.len(), a.row_stride, a.col_stride);
+    check_view("b", [k, n], b.data.len(), b.row_stride, b.col_stride);
+    if !skinny::run(kernel, &mut product, parallel) {
+        blocked::run(kernel, &mut product, parallel);
+    }
+}
+
+/// Asserts that the last element of a view lies inside its slice.
+#[track_caller]
+fn check_view(name: &str, [rows, cols]: [usize; 2], len: usize, row_stride: usize, col_stride: usize) {
+    if rows == 0 || cols == 0 {
+        return;
+    }
+    let last = (rows - 1)
+        .checked_mul(row_stride)
+        .zip((cols - 1).checked_mul(col_stride))
+        .and_then(|(down, right)| down.checked_add(right));
+    assert!(
+        last.is_some_and(|last| last < len),
+        "gemm: {name} is [{rows}, {cols}] with strides [{row_stride}, {col_stride}], more than its {len} elements"
+    );
+}
+
+/// `C ← beta·C`.
+fn scale(m: usize, n: usize, beta: f32, c: &mut MatMut) {
+    for row in c.data.chunks_mut(c.row_stride.max(n)).take(m) {
+        if beta == 0.0 {
+            row[..n].fill(0.0);
+        } else {
+            row[..n].iter_mut().for_each(|x| *x *= beta);
+        }
+    }
+}

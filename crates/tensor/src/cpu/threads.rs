@@ -1,0 +1,31 @@
+//! How work is cut for threads.
+//!
+//! The cuts depend on the shapes alone, never on the number of threads, and partial sums are added in a fixed order: a
+//! result has the same bits whatever the machine's number of cores.
+
+use rayon::prelude::*;
+
+/// Rows per task such that a task has about `ELEMENTS_PER_TASK` elements.
+pub(crate) fn rows_per_task(d: usize) -> usize {
+    const ELEMENTS_PER_TASK: usize = 1 << 14;
+    (ELEMENTS_PER_TASK / d.max(1)).max(1)
+}
+
+/// Runs `f(task, y chunk, x chunk)` over equal chunks of rows of `y` and `x` in parallel.
+pub(crate) fn for_rows(y: &mut [f32], x: &[f32], d: usize, f: impl Fn(&mut [f32], &[f32]) + Sync) {
+    let chunk = rows_per_task(d) * d;
+    if chunk == 0 {
+        return;
+    }
+    y.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).for_each(|(y, x)| f(y, x));
+}
+
+/// Sums the rows of a matrix of partial sums, `[n, d]` → `[d]`, from the first to the last.
+pub(crate) fn sum_rows(partial: &[f32], y: &mut [f32]) {
+    y.fill(0.0);
+    for row in partial.chunks_exact(y.len().max(1)) {
+        for (y, x) in y.iter_mut().zip(row) {
+            *y += x;
+        }
+    }
+}

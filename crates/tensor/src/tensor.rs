@@ -1,0 +1,256 @@
+//! The tensor: a shape, shared storage, and, if it is tracked, its place on the tape.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use half::bf16;
+
+use crate::autograd::{Node, Sink};
+use crate::memory::Buffer;
+use crate::storage::Storage;
+use crate::{DType, Device};
+
+/// Identifies a tracked tensor. Later tensors have larger ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TensorId(u64);
+
+impl TensorId {
+    pub(crate) fn fresh() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        TensorId(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// A contiguous row-major array. Cloning shares the elements.
+#[derive(Clone)]
+pub struct Tensor {
+    shape: Vec<usize>,
+    storage: Arc<Storage>,
+    track: Option<Track>,
+}
+
+/// The place of a tracked tensor on the tape: a leaf has no node.
+#[derive(Clone)]
+pub(crate) struct Track {
+    pub(crate) id: TensorId,
+    pub(crate) node: Option<Arc<Node>>,
+}
+
+impl Tensor {
+    /// A tensor over `elements` in row-major order.
+    ///
+    /// # Panics
+    /// If the shape does not have `elements.len()` elements.
+    #[track_caller]
+    pub fn from_f32(shape: &[usize], elements: Vec<f32>) -> Self {
+        Self::from_elements(shape, Storage::F32(Buffer::from_vec(elements)))
+    }
+
+    /// A tensor of bf16 over `elements`; see [`Tensor::from_f32`].
+    #[track_caller]
+    pub fn from_bf16(shape: &[usize], elements: Vec<bf16>) -> Self {
+        Self::from_elements(shape, Storage::Bf16(Buffer::from_vec(elements)))
+    }
+
+    /// A tensor of integers over `elements`; see [`Tensor::from_f32`].
+    #[track_caller]
+    pub fn from_u32(shape: &[usize], elements: Vec<u32>) -> Self {
+        Self::from_elements(shape, Storage::U32(Buffer::from_vec(elements)))
+    }
+
+    /// A tensor of zeros.
+    pub fn zeros(shape: &[usize], dtype: DType) -> Self {
+        Self::from_elements(shape, Storage::zeroed(shape.iter().product(), dtype))
+    }
+
+    /// A tensor whose every element is `value`.
+    pub fn full(shape: &[usize], value: f32) -> Self {
+        let mut x = Self::unspecified(shape, DType::F32);
+        x.f32s_mut().fill(value);
+        x
+    }
+
+    /// A tensor of unspecified elements, for an output that is about to be written in full.
+    pub(crate) fn unspecified(shape: &[usize], dtype: DType) -> Self {
+        Self::from_elements(shape, Storage::unspecified(shape.iter().product(), dtype))
+    }
+
+    #[track_caller]
+    pub(crate) fn from_elements(shape: &[usize], storage: Storage) -> Self {
+        assert!(
+            shape.iter().product::<usize>() == storage.len(),
+            "a tensor of shape {shape:?} has {} elements, not {}",
+            shape.iter().product::<usize>(),
+            storage.len()
+        );
+        Tensor { shape: shape.to_vec(), storage: Arc::new(storage), track: None }
+    }
+
+    /// Puts the result `y` of an operation on the tape, if any of its inputs is tracked.
+    ///
+    /// `backward` receives the gradient of `y` and adds the gradients of the inputs to the sink. It runs at most once,
+    /// and what it captured is freed right after.
+    pub(crate) fn from_op(
+        y: Tensor,
+        inputs: &[&Tensor],
+        backward: impl FnOnce(Tensor, &mut Sink<'_>) + Send + 'static,
+    ) -> Self {
+        if !inputs.iter().any(|x| x.is_tracked()) {
+            return y;
+        }
+        let track = Track { id: TensorId::fresh(), node: Some(Arc::new(Node::new(backward))) };
+        Tensor { track: Some(track), ..y }
+    }
+
+    /// The same elements as a new leaf of the tape: gradients with respect to it will be computed.
+    pub fn tracked(&self) -> Self {
+        Tensor { track: Some(Track { id: TensorId::fresh(), node: None }), ..self.clone() }
+    }
+
+    /// The same elements, off the tape: a constant.
+    pub fn detached(&self) -> Self {
+        Tensor { track: None, ..self.clone() }
+    }
+
+    /// Whether gradients flow to this tensor.
+    pub fn is_tracked(&self) -> bool {
+        self.track.is_some()
+    }
+
+    pub(crate) fn track(&self) -> Option<&Track> {
+        self.track.as_ref()
+    }
+
+    /// The size of each dimension, outermost first.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        self.storage.len()
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The type of the elements.
+    pub fn dtype(&self) -> DType {
+        self.storage.dtype()
+    }
+
+    /// Where the elements are.
+    pub fn device(&self) -> Device {
+        self.storage.device()
+    }
+
+    /// The tensor seen as a matrix: all leading dimensions as rows, and the last one.
+    ///
+    /// # Panics
+    /// If the tensor has no dimension.
+    #[track_caller]
+    pub fn rows(&self) -> (usize, usize) {
+        let (&d, leading) = self.shape.split_last().expect("a tensor with at least one dimension");
+        (leading.iter().product(), d)
+    }
+
+    /// The elements.
+    ///
+    /// # Panics
+    /// If they are not f32.
+    #[track_caller]
+    pub fn f32s(&self) -> &[f32] {
+        match &*self.storage {
+            Storage::F32(x) => x,
+            other => panic!("expected a tensor of f32, not of {}", other.dtype()),
+        }
+    }
+
+    /// The elements.
+    ///
+    /// # Panics
+    /// If they are not bf16.
+    #[track_caller]
+    pub fn bf16s(&self) -> &[bf16] {
+        match &*self.storage {
+            Storage::Bf16(x) => x,
+            other => panic!("expected a tensor of bf16, not of {}", other.dtype()),
+        }
+    }
+
+    /// The elements.
+    ///
+    /// # Panics
+    /// If they are not u32.
+    #[track_caller]
+    pub fn u32s(&self) -> &[u32] {
+        match &*self.storage {
+            Storage::U32(x) => x,
+            other => panic!("expected a tensor of u32, not of {}", other.dtype()),
+        }
+    }
+
+    /// The elements, to be changed in place. Nothing else may share them: a change under the feet of the tape would
+    /// falsify gradients.
+    ///
+    /// # Panics
+    /// If the elements are shared or not f32.
+    #[track_caller]
+    pub fn f32s_mut(&mut self) -> &mut [f32] {
+        match Arc::get_mut(&mut self.storage) {
+            Some(Storage::F32(x)) => x,
+            Some(other) => panic!("expected a tensor of f32, not of {}", other.dtype()),
+            None => panic!("a tensor of shape {:?} is shared and cannot be changed in place", self.shape),
+        }
+    }
+
+    /// The elements, to be changed in place; see [`Tensor::f32s_mut`].
+    #[track_caller]
+    pub fn bf16s_mut(&mut self) -> &mut [bf16] {
+        match Arc::get_mut(&mut self.storage) {
+            Some(Storage::Bf16(x)) => x,
+            Some(other) => panic!("expected a tensor of bf16, not of {}", other.dtype()),
+            None => panic!("a tensor of shape {:?} is shared and cannot be changed in place", self.shape),
+        }
+    }
+
+    /// Whether no other tensor shares the elements.
+    pub(crate) fn is_unique(&mut self) -> bool {
+        Arc::get_mut(&mut self.storage).is_some()
+    }
+
+    /// The only element.
+    ///
+    /// # Panics
+    /// If there is not exactly one, or it is not f32.
+    #[track_caller]
+    pub fn item(&self) -> f32 {
+        assert!(self.len() == 1, "item: a tensor of shape {:?} has more than one element", self.shape);
+        self.f32s()[0]
+    }
+
+    /// The same elements in another shape, off the tape (operations that need gradients through a reshape have their
+    /// shapes as arguments instead).
+    ///
+    /// # Panics
+    /// If the number of elements differs.
+    #[track_caller]
+    pub(crate) fn with_shape(&self, shape: &[usize]) -> Self {
+        assert!(
+            shape.iter().product::<usize>() == self.len(),
+            "a tensor of shape {:?} cannot be seen as {shape:?}",
+            self.shape
+        );
+        Tensor { shape: shape.to_vec(), storage: self.storage.clone(), track: None }
+    }
+}
+
+impl fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tracked = if self.is_tracked() { ", tracked" } else { "" };
+        write!(f, "Tensor({:?}, {}{tracked})", self.shape, self.dtype())
+    }
+}
