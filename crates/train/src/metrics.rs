@@ -64,7 +64,9 @@ pub enum MetricsError {
         source: io::Error,
     },
     /// The file cannot be created, extended or replaced.
-    #[error("cannot write the metrics to {path}\nhint: check free space and permissions, then resume the run")]
+    #[error(
+        "cannot write the metrics to {path}\nhint: check free space and permissions, then resume the run"
+    )]
     Write {
         /// The file.
         path: PathBuf,
@@ -72,7 +74,9 @@ pub enum MetricsError {
         source: io::Error,
     },
     /// A complete line is not a record.
-    #[error("{path}, line {line} is not a metrics record\nhint: delete the line, or move the file away")]
+    #[error(
+        "{path}, line {line} is not a metrics record\nhint: delete the line, or move the file away"
+    )]
     BadLine {
         /// The file.
         path: PathBuf,

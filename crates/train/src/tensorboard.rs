@@ -13,7 +13,9 @@ mod tests;
 
 /// An event file that cannot be written.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write the TensorBoard events to {path}\nhint: check free space and permissions, then resume the run")]
+#[error(
+    "cannot write the TensorBoard events to {path}\nhint: check free space and permissions, then resume the run"
+)]
 pub struct EventError {
     /// The event file.
     pub path: PathBuf,
@@ -117,9 +119,7 @@ impl EventWriter {
         frame.extend_from_slice(&masked_crc32c(&length).to_le_bytes());
         frame.extend_from_slice(data);
         frame.extend_from_slice(&masked_crc32c(data).to_le_bytes());
-        self.file
-            .write_all(&frame)
-            .map_err(|source| EventError { path: self.path.clone(), source })
+        self.file.write_all(&frame).map_err(|source| EventError { path: self.path.clone(), source })
     }
 }
 

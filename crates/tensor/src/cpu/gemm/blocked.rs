@@ -50,11 +50,12 @@ impl SharedMut {
 
 /// Computes a product of non-zero dimensions whose views were checked, on a kernel that is available.
 pub(super) fn run(kernel: Kernel, product: &mut Product, parallel: Parallel) {
-    let n_threads = if product.m * product.n * product.k < PARALLEL_WORK || parallel == Parallel::Serial {
-        1
-    } else {
-        rayon::current_num_threads()
-    };
+    let n_threads =
+        if product.m * product.n * product.k < PARALLEL_WORK || parallel == Parallel::Serial {
+            1
+        } else {
+            rayon::current_num_threads()
+        };
     let plan = Plan {
         loops: kernel.loops(),
         m: product.m,
@@ -105,10 +106,14 @@ impl Plan<'_> {
         let n_split = Split::at_most(n, N_BLOCK, width);
         let most_k = k_split.part(0).len();
         let most_columns = n_split.part(0).len().next_multiple_of(width);
-        let mut packed = Scratch::take(Slot::B, if self.pack_b { most_k * most_columns } else { most_k * width });
+        let mut packed = Scratch::take(
+            Slot::B,
+            if self.pack_b { most_k * most_columns } else { most_k * width },
+        );
         for columns in n_split.parts() {
             for ks in k_split.parts() {
-                let panel = Panel { ks, columns: columns.clone(), packed: SharedMut(packed.as_mut_ptr()) };
+                let panel =
+                    Panel { ks, columns: columns.clone(), packed: SharedMut(packed.as_mut_ptr()) };
                 self.pack_panel(&panel);
                 self.multiply_panel(&panel);
             }
@@ -127,7 +132,9 @@ impl Plan<'_> {
     /// Whether the strip of `B` that starts at a column of the panel is packed: vectors that would reach behind the
     /// last column always are.
     fn packs_strip(&self, panel: &Panel, column: usize) -> bool {
-        self.pack_b || (panel.columns.end - column < self.loops.max_cols && panel.columns.len() % self.loops.lanes != 0)
+        self.pack_b
+            || (panel.columns.end - column < self.loops.max_cols
+                && panel.columns.len() % self.loops.lanes != 0)
     }
 
     /// Where a packed strip of `B` lies.
@@ -139,9 +146,7 @@ impl Plan<'_> {
     fn pack_panel(&self, panel: &Panel) {
         let width = self.loops.max_cols;
         let n_strips = panel.columns.len().div_ceil(width);
-        let source =
-            Source { start: self.b.data.as_ptr(), lane_stride: self.b.col_stride, k_stride: self.b.row_stride };
-        let source = SharedSource(source);
+        let b = self.b;
         let pack = |strip: usize| {
             let column = panel.columns.start + strip * width;
             if self.packs_strip(panel, column) {
@@ -150,11 +155,17 @@ impl Plan<'_> {
                 // vectors wide; the kernel is available.
                 unsafe {
                     let dst = self.packed_strip(panel, column);
-                    pack::strip(self.loops, source.get(), lanes, panel.ks.clone(), width, dst);
+                    let source = Source {
+                        start: b.data.as_ptr(),
+                        lane_stride: b.col_stride,
+                        k_stride: b.row_stride,
+                    };
+                    pack::strip(self.loops, source, lanes, panel.ks.clone(), width, dst);
                 }
             }
         };
-        let tasks = Split::into_parts(n_strips, if self.pack_b { 4 * self.n_threads } else { 1 }, 1);
+        let tasks =
+            Split::into_parts(n_strips, if self.pack_b { 4 * self.n_threads } else { 1 }, 1);
         self.for_each(tasks.n_parts(), |idx| tasks.part(idx).for_each(&pack));
     }
 
@@ -170,13 +181,88 @@ impl Plan<'_> {
         };
         let columns = Split::into_parts(
             panel.columns.len(),
-            n_wanted.div_ceil(rows.n_parts()).min(panel.columns.len().div_ceil(8 * self.loops.max_cols)),
+            n_wanted
+                .div_ceil(rows.n_parts())
+                .min(panel.columns.len().div_ceil(8 * self.loops.max_cols)),
             self.loops.max_cols,
         );
-        self.for_each(rows.n_parts() * columns.n_parts(), |idx| {
-            let columns = columns.part(idx % columns.n_parts());
-            let columns = panel.columns.start + columns.start..panel.columns.start + columns.end;
-            self.multiply_block(panel, rows.part(idx / columns_per_row(columns.len(), idx)), columns);
+        let n_across = columns.n_parts();
+        self.for_each(rows.n_parts() * n_across, |idx| {
+            let across = columns.part(idx % n_across);
+            let across = panel.columns.start + across.start..panel.columns.start + across.end;
+            self.multiply_block(panel, rows.part(idx / n_across), across);
         });
+    }
+
+    /// Adds the panel's part to `C[rows, columns]`.
+    fn multiply_block(&self, panel: &Panel, rows: Range<usize>, columns: Range<usize>) {
+        let (loops, k) = (self.loops, panel.ks.len());
+        let strips = Split::at_most(rows.len(), loops.max_rows, 1);
+        let a = Source {
+            start: self.a.data.as_ptr(),
+            lane_stride: self.a.row_stride,
+            k_stride: self.a.col_stride,
+        };
+        let mut scratch = None;
+        if self.pack_a {
+            let packed =
+                scratch.insert(Scratch::take(Slot::A, rows.len() * k + loops.lanes)).as_mut_ptr();
+            for strip in strips.parts() {
+                let lanes = rows.start + strip.start..rows.start + strip.end;
+                // SAFETY: lanes and ks are inside `A`; the scratch holds a strip after the other and one vector more;
+                // the kernel is available.
+                unsafe {
+                    pack::strip(
+                        loops,
+                        a,
+                        lanes,
+                        panel.ks.clone(),
+                        strip.len(),
+                        packed.add(strip.start * k),
+                    )
+                };
+            }
+        }
+        let packed_a = scratch.as_mut().map(|scratch| scratch.as_mut_ptr().cast_const());
+
+        for column in columns.clone().step_by(loops.max_cols) {
+            let (b, b_k_stride) = if self.packs_strip(panel, column) {
+                (self.packed_strip(panel, column).cast_const(), loops.max_cols)
+            } else {
+                (
+                    self.b.data.as_ptr().wrapping_add(panel.ks.start * self.b.row_stride + column),
+                    self.b.row_stride,
+                )
+            };
+            for strip in strips.parts() {
+                let row = rows.start + strip.start;
+                let (a, a_row_stride, a_k_stride) = match packed_a {
+                    Some(packed) => (packed.wrapping_add(strip.start * k), 1, strip.len()),
+                    None => (
+                        a.start.wrapping_add(row * a.lane_stride + panel.ks.start * a.k_stride),
+                        a.lane_stride,
+                        a.k_stride,
+                    ),
+                };
+                // SAFETY: the strips were packed above or lie inside `A` and `B`, in whole vectors; the tile is inside
+                // `C` and belongs to this task; the kernel is available.
+                unsafe {
+                    (loops.tile)(&Tile {
+                        rows: strip.len(),
+                        cols: (columns.end - column).min(loops.max_cols),
+                        k,
+                        alpha: self.alpha,
+                        a,
+                        a_row_stride,
+                        a_k_stride,
+                        b,
+                        b_k_stride,
+                        beta: if panel.ks.start == 0 { self.beta } else { 1.0 },
+                        c: self.c.get().add(row * self.c_row_stride + column),
+                        c_row_stride: self.c_row_stride,
+                    });
+                }
+            }
+        }
     }
 }

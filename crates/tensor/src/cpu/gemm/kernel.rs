@@ -2,9 +2,9 @@
 
 use std::sync::OnceLock;
 
+use super::kernel_portable;
 #[cfg(target_arch = "x86_64")]
 use super::{kernel_avx2, kernel_avx512};
-use super::kernel_portable;
 
 /// A set of inner loops written for one instruction set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,9 @@ impl Kernel {
     /// The fastest kernel of this machine.
     pub fn detect() -> Self {
         static FASTEST: OnceLock<Kernel> = OnceLock::new();
-        *FASTEST.get_or_init(|| Self::ALL.into_iter().find(|kernel| kernel.is_available()).unwrap_or(Self::Portable))
+        *FASTEST.get_or_init(|| {
+            Self::ALL.into_iter().find(|kernel| kernel.is_available()).unwrap_or(Self::Portable)
+        })
     }
 
     /// Whether this machine has the instructions.

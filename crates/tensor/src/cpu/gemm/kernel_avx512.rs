@@ -11,8 +11,15 @@ const LANES: usize = 16;
 const MAX_ROWS: usize = 14;
 const MAX_VECTORS: usize = 2;
 
-pub(super) static LOOPS: Loops =
-    Loops { max_rows: MAX_ROWS, max_cols: MAX_VECTORS * LANES, lanes: LANES, tile, copy, transpose, dots };
+pub(super) static LOOPS: Loops = Loops {
+    max_rows: MAX_ROWS,
+    max_cols: MAX_VECTORS * LANES,
+    lanes: LANES,
+    tile,
+    copy,
+    transpose,
+    dots,
+};
 
 type TileFn = unsafe fn(&Tile);
 
@@ -46,6 +53,12 @@ unsafe fn tile(t: &Tile) {
 /// See [`Tile`]; the machine has AVX-512F, `t` has `ROWS` rows and fits `VECTORS` vectors.
 #[target_feature(enable = "avx512f")]
 unsafe fn tile_of<const ROWS: usize, const VECTORS: usize>(t: &Tile) {
+    for i in 0..ROWS {
+        for v in 0..VECTORS {
+            // The loads of `C` at the end would stall otherwise.
+            _mm_prefetch::<_MM_HINT_T0>(t.c.wrapping_add(i * t.c_row_stride + v * LANES).cast());
+        }
+    }
     // Packed strips get a copy of the loop in which all offsets are constants.
     // SAFETY: the contract is the same.
     let acc = unsafe {
@@ -140,7 +153,8 @@ unsafe fn transpose(l: &Lanes) {
         for (lane, row) in rows.iter_mut().enumerate() {
             if lane < l.n_lanes {
                 // SAFETY: a lane of the source, masked to its steps.
-                *row = unsafe { _mm512_maskz_loadu_ps(mask, l.src.add(lane * l.src_stride + start)) };
+                *row =
+                    unsafe { _mm512_maskz_loadu_ps(mask, l.src.add(lane * l.src_stride + start)) };
             }
         }
         let steps = transposed(rows);

@@ -123,7 +123,11 @@ fn gemm_with(kernel: Kernel, mut product: Product, parallel: Parallel) {
     assert!(kernel.is_available(), "gemm: this machine cannot run the {} kernel", kernel.name());
     let Product { m, n, k, alpha, a, b, beta, ref mut c } = product;
     check_view("c", [m, n], c.data.len(), c.row_stride, 1);
-    assert!(m <= 1 || n <= c.row_stride, "gemm: c is [{m}, {n}], its row stride {} makes rows overlap", c.row_stride);
+    assert!(
+        m <= 1 || n <= c.row_stride,
+        "gemm: c is [{m}, {n}], its row stride {} makes rows overlap",
+        c.row_stride
+    );
     if m == 0 || n == 0 {
         return;
     }
@@ -139,7 +143,13 @@ fn gemm_with(kernel: Kernel, mut product: Product, parallel: Parallel) {
 
 /// Asserts that the last element of a view lies inside its slice.
 #[track_caller]
-fn check_view(name: &str, [rows, cols]: [usize; 2], len: usize, row_stride: usize, col_stride: usize) {
+fn check_view(
+    name: &str,
+    [rows, cols]: [usize; 2],
+    len: usize,
+    row_stride: usize,
+    col_stride: usize,
+) {
     if rows == 0 || cols == 0 {
         return;
     }

@@ -39,7 +39,14 @@ pub(super) unsafe fn strip(
                 .wrapping_add(ks.start * source.k_stride);
             let dst = dst.add(offset);
             if source.lane_stride == 1 {
-                (loops.copy)(&Lanes { src, src_stride: source.k_stride, n_lanes, n_k: ks.len(), dst, dst_stride: width });
+                (loops.copy)(&Lanes {
+                    src,
+                    src_stride: source.k_stride,
+                    n_lanes,
+                    n_k: ks.len(),
+                    dst,
+                    dst_stride: width,
+                });
             } else if source.k_stride == 1 {
                 (loops.transpose)(&Lanes {
                     src,
@@ -73,7 +80,11 @@ unsafe fn gather(
         for lane in 0..width {
             // SAFETY: lanes below `n_lanes` are inside the source, all of `width` inside the strip.
             unsafe {
-                let value = if lane < n_lanes { *src.add(lane * source.lane_stride + k * source.k_stride) } else { 0.0 };
+                let value = if lane < n_lanes {
+                    *src.add(lane * source.lane_stride + k * source.k_stride)
+                } else {
+                    0.0
+                };
                 *dst.add(k * dst_stride + lane) = value;
             }
         }

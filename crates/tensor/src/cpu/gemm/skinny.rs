@@ -21,13 +21,14 @@ pub(super) fn run(kernel: Kernel, product: &mut Product, parallel: Parallel) -> 
     let &mut Product { m, n, k, alpha, a, b, beta, ref mut c } = product;
     let stride = c.row_stride;
     // Few rows of A against the columns of B, or few columns of B against the rows of A.
-    let (n_few, few, n_many, many, c_few_stride, c_many_stride) = if m <= MAX_DOT_ROWS && b.row_stride == 1 && m <= n {
-        (m, a, n, b.transposed(), stride, 1)
-    } else if n <= MAX_DOT_ROWS && a.col_stride == 1 && n < m {
-        (n, b.transposed(), m, a, 1, stride)
-    } else {
-        return false;
-    };
+    let (n_few, few, n_many, many, c_few_stride, c_many_stride) =
+        if m <= MAX_DOT_ROWS && b.row_stride == 1 && m <= n {
+            (m, a, n, b.transposed(), stride, 1)
+        } else if n <= MAX_DOT_ROWS && a.col_stride == 1 && n < m {
+            (n, b.transposed(), m, a, 1, stride)
+        } else {
+            return false;
+        };
 
     let mut copy;
     let (x, x_stride) = if few.col_stride == 1 || k == 1 {

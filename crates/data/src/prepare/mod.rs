@@ -1,0 +1,112 @@
+//! Documents to a dataset: tokenised in parallel, written in order.
+
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+
+use rayon::prelude::*;
+use tokenizer::Tokenizer;
+
+use crate::Error;
+use crate::document::Document;
+use crate::shard::{ShardWriter, WriterOptions};
+
+/// A batch ends once it has this much text (its last document may exceed it) ...
+const MAX_BATCH_BYTES: usize = 8 << 20;
+/// ... or this many documents. Both bound the memory, whatever the size of the input.
+const MAX_BATCH_DOCUMENTS: usize = 4096;
+
+/// What to write and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrepareOptions {
+    /// The dataset's folder; its parent must exist.
+    pub output: PathBuf,
+    /// Replace a dataset that is already there.
+    pub overwrite: bool,
+    /// Put the tokenizer's end-of-text id, if it has one, after each document.
+    pub append_end_of_text: bool,
+    /// [`crate::shard::checksum`] of the tokenizer's file.
+    pub tokenizer_xxh3: String,
+    /// Usually [`WriterOptions::DEFAULT_TOKENS_PER_SHARD`].
+    pub max_tokens_per_shard: u64,
+}
+
+/// How far it is, or how far it got.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes of the input files, as they lie on disk, that were consumed.
+    pub input_bytes: u64,
+    /// Documents written.
+    pub n_documents: u64,
+    /// Tokens written, end-of-text ids included.
+    pub n_tokens: u64,
+    /// Bytes of the text of these documents.
+    pub n_text_bytes: u64,
+}
+
+/// What was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// The last progress.
+    pub totals: Progress,
+    /// Number of shards.
+    pub n_shards: usize,
+}
+
+/// Tokenises `documents` into a new dataset; calls `progress` after each batch of some megabytes.
+///
+/// The text of a document is ordinary text throughout: a special token spelt out in it is encoded as its characters, so
+/// that no document can forge a boundary. The result does not depend on the number of threads.
+///
+/// **Errors**: the first error of `documents`, no text at all, or a failed write. None leaves anything behind.
+pub fn prepare(
+    documents: impl IntoIterator<Item = Result<Document, Error>>,
+    tokenizer: &Tokenizer,
+    options: PrepareOptions,
+    progress: &dyn Fn(Progress),
+) -> Result<Summary, Error> {
+    let PrepareOptions { output, overwrite, append_end_of_text, tokenizer_xxh3, max_tokens_per_shard } = options;
+    let vocab_size = tokenizer.vocab_size();
+    let end_of_text = tokenizer.end_of_text().filter(|_| append_end_of_text);
+    let mut writer =
+        ShardWriter::create(WriterOptions { output, overwrite, vocab_size, tokenizer_xxh3, max_tokens_per_shard })?;
+
+    let mut documents = documents.into_iter();
+    let mut totals = Progress::default();
+    loop {
+        let batch = next_batch(&mut documents)?;
+        if batch.is_empty() {
+            break;
+        }
+        let tokens_by_document: Vec<Vec<u32>> = batch
+            .par_iter()
+            .map(|document| {
+                let mut tokens = tokenizer.encode_ordinary(&document.text);
+                tokens.extend(end_of_text);
+                tokens
+            })
+            .collect();
+        for (document, tokens) in batch.iter().zip(&tokens_by_document) {
+            let n_text_bytes = document.text.len() as u64;
+            writer.push_document(tokens, n_text_bytes)?;
+            totals.input_bytes = document.input_bytes;
+            totals.n_documents += 1;
+            totals.n_tokens += tokens.len() as u64;
+            totals.n_text_bytes += n_text_bytes;
+        }
+        progress(totals);
+    }
+    Ok(Summary { totals, n_shards: writer.finish()? })
+}
+
+fn next_batch(documents: &mut dyn Iterator<Item = Result<Document, Error>>) -> Result<Vec<Document>, Error> {
+    let mut batch = Vec::new();
+    let mut n_bytes = 0;
+    while n_bytes < MAX_BATCH_BYTES && batch.len() < MAX_BATCH_DOCUMENTS {
+        let Some(document) = documents.next().transpose()? else { break };
+        n_bytes += document.text.len();
+        batch.push(document);
+    }
+    Ok(batch)
+}

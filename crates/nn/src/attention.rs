@@ -1,0 +1,46 @@
+//! Causal self-attention with grouped queries (Vaswani et al., 2017; Ainslie et al., 2023,
+//! <https://arxiv.org/abs/2305.13245>).
+
+use tensor::ops::{self, Heads, RopeTable};
+use tensor::Tensor;
+
+use crate::Linear;
+use crate::kv_cache::LayerCache;
+
+/// The projections of one attention layer.
+#[derive(Clone, Debug)]
+pub struct Attention {
+    /// Queries, keys and values in one product: `[(h + 2g)·e, d]`, heads in that order.
+    pub qkv: Linear,
+    /// `[d, h·e]`
+    pub output: Linear,
+}
+
+/// What attention needs beside its weights.
+pub(crate) struct AttentionContext<'a> {
+    pub(crate) heads: Heads,
+    /// The rotation, if positions are rotary.
+    pub(crate) rope: Option<&'a RopeTable>,
+    /// The position of the first row.
+    pub(crate) start: usize,
+    /// What was computed for earlier positions, if anything can have been.
+    pub(crate) cache: Option<&'a mut LayerCache>,
+}
+
+impl Attention {
+    /// `[b, t, d]` → `[b, t, d]`.
+    pub(crate) fn forward(&self, x_btd: &Tensor, context: AttentionContext<'_>) -> Tensor {
+        let AttentionContext { heads, rope, start, cache } = context;
+        let scale = 1.0 / (heads.head_dim as f32).sqrt();
+        let qkv = self.qkv.forward(x_btd);
+        let qkv = match rope {
+            Some(rope) => ops::rope(&qkv, &heads, rope, start),
+            None => qkv,
+        };
+        let y = match cache {
+            Some(cache) => ops::cached_attention(&qkv, &heads, scale, &mut cache.keys, &mut cache.values),
+            None => ops::attention(&qkv, &heads, scale),
+        };
+        self.output.forward(&y)
+    }
+}

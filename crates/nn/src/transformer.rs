@@ -1,0 +1,170 @@
+//! The decoder: embedding, blocks, head.
+
+use tensor::ops::{self, RopeTable};
+use tensor::{DType, Tensor};
+
+use crate::attention::AttentionContext;
+use crate::{Block, KvCache, ModelConfig, Norm};
+
+/// A model: a plain struct of tensors.
+#[derive(Clone, Debug)]
+pub struct Transformer {
+    config: ModelConfig,
+    /// `[v, d]`
+    pub token_embedding: Tensor,
+    /// `[context_length, d]`, if positions are learned.
+    pub position_embedding: Option<Tensor>,
+    /// From the first to the last.
+    pub blocks: Vec<Block>,
+    /// Before the head, if norms stand before.
+    pub final_norm: Norm,
+    /// `[v, d]`; none if the head is the embedding table.
+    pub head: Option<Tensor>,
+    rope: Option<RopeTable>,
+}
+
+/// The tensors of a model, to be put together by [`Transformer::from_parts`].
+pub(crate) struct Parts {
+    pub(crate) token_embedding: Tensor,
+    pub(crate) position_embedding: Option<Tensor>,
+    pub(crate) blocks: Vec<Block>,
+    pub(crate) final_norm: Norm,
+    pub(crate) head: Option<Tensor>,
+}
+
+impl Transformer {
+    pub(crate) fn from_parts(config: &ModelConfig, parts: Parts) -> Self {
+        let rope = match config.position {
+            crate::Position::Rope { theta, layout } => {
+                Some(RopeTable::new(config.head_dim(), config.context_length, theta, layout.into()))
+            }
+            _ => None,
+        };
+        let Parts { token_embedding, position_embedding, blocks, final_norm, head } = parts;
+        Transformer { config: config.clone(), token_embedding, position_embedding, blocks, final_norm, head, rope }
+    }
+
+    /// What the model is made of.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Hidden states before the head. With a cache, `ids_bt` continue the one sequence in it (`b = 1`).
+    ///
+    /// # Shapes
+    /// `ids_bt: [b, t]` of u32 → `[b, t, d]`.
+    ///
+    /// # Panics
+    /// If there are more positions than the context length.
+    #[track_caller]
+    pub fn forward(&self, ids_bt: &Tensor, mut cache: Option<&mut KvCache>) -> Tensor {
+        let &[b, t] = ids_bt.shape() else { panic!("forward: ids must be [b, t], not {:?}", ids_bt.shape()) };
+        let start = cache.as_ref().map_or(0, |cache| cache.n_positions);
+        let context_length = self.config.context_length;
+        assert!(start + t <= context_length, "forward: {start} + {t} positions, the context length is {context_length}");
+
+        let mut x_btd = ops::embedding(ids_bt, &self.token_embedding);
+        if let Some(table) = &self.position_embedding {
+            let positions = (0..b).flat_map(|_| start as u32..(start + t) as u32).collect();
+            x_btd = ops::add(&x_btd, &ops::embedding(&Tensor::from_u32(&[b, t], positions), table));
+        }
+        for (layer, block) in self.blocks.iter().enumerate() {
+            let context = AttentionContext {
+                heads: self.config.heads(),
+                rope: self.rope.as_ref(),
+                start,
+                cache: cache.as_mut().map(|cache| &mut cache.layers[layer]),
+            };
+            x_btd = block.forward(&x_btd, context);
+        }
+        if let Some(cache) = cache {
+            cache.n_positions += t;
+        }
+        self.final_norm.forward(&x_btd)
+    }
+
+    /// The matrix of the output head, `[v, d]`.
+    pub fn head_weight(&self) -> &Tensor {
+        self.head.as_ref().unwrap_or(&self.token_embedding)
+    }
+
+    /// Logits of the next token at every position: `[b, t]` → `[b, t, v]`.
+    #[track_caller]
+    pub fn logits(&self, ids_bt: &Tensor) -> Tensor {
+        ops::linear(&self.forward(ids_bt, None), self.head_weight(), None)
+    }
+
+    /// Continues the sequence in `cache` by `ids` and returns the logits of the token after the last, `[v]`.
+    ///
+    /// # Panics
+    /// If `ids` is empty or the context length is exceeded.
+    #[track_caller]
+    pub fn next_logits(&self, ids: &[u32], cache: &mut KvCache) -> Vec<f32> {
+        assert!(!ids.is_empty(), "next_logits: at least one id is needed");
+        let x_btd = self.forward(&Tensor::from_u32(&[1, ids.len()], ids.to_vec()), Some(cache));
+        let d = self.config.d_model;
+        let last = Tensor::from_f32(&[1, d], x_btd.f32s()[(ids.len() - 1) * d..].to_vec());
+        ops::linear(&last, self.head_weight(), None).f32s().to_vec()
+    }
+
+    /// Cross-entropy in nats summed over all counted targets, divided by `divisor`. The logits are never held whole.
+    ///
+    /// # Shapes
+    /// `inputs_bt, targets_bt: [b, t]` of u32 (targets may be [`ops::IGNORED`]) → `[]`.
+    #[track_caller]
+    pub fn loss(&self, inputs_bt: &Tensor, targets_bt: &Tensor, divisor: f32) -> Tensor {
+        ops::linear_cross_entropy(&self.forward(inputs_bt, None), self.head_weight(), targets_bt, divisor)
+    }
+
+    /// The parameters with their names, in the fixed order that optimizer and checkpoints use.
+    pub fn parameters(&self) -> Vec<(String, &Tensor)> {
+        let mut list = vec![("token_embedding".to_owned(), &self.token_embedding)];
+        list.extend(self.position_embedding.iter().map(|table| ("position_embedding".to_owned(), table)));
+        for (layer, block) in self.blocks.iter().enumerate() {
+            block.parameters(&format!("blocks.{layer}"), &mut list);
+        }
+        self.final_norm.parameters("final_norm", &mut list);
+        list.extend(self.head.iter().map(|head| ("head".to_owned(), head)));
+        list
+    }
+
+    /// The parameters in the order of [`Transformer::parameters`], to be changed.
+    pub fn parameters_mut(&mut self) -> Vec<&mut Tensor> {
+        let mut list = vec![&mut self.token_embedding];
+        list.extend(&mut self.position_embedding);
+        for block in &mut self.blocks {
+            block.parameters_mut(&mut list);
+        }
+        self.final_norm.parameters_mut(&mut list);
+        list.extend(&mut self.head);
+        list
+    }
+
+    /// The same weights, with gradients asked for.
+    pub fn tracked(&self) -> Self {
+        self.map(Tensor::tracked)
+    }
+
+    /// The same weights as constants: nothing is put on the tape.
+    pub fn detached(&self) -> Self {
+        self.map(Tensor::detached)
+    }
+
+    fn map(&self, f: impl Fn(&Tensor) -> Tensor) -> Self {
+        let mut mapped = self.clone();
+        for parameter in mapped.parameters_mut() {
+            *parameter = f(parameter);
+        }
+        mapped
+    }
+
+    /// Trained numbers.
+    pub fn n_parameters(&self) -> usize {
+        self.parameters().iter().map(|(_, x)| x.len()).sum()
+    }
+
+    /// Whether every parameter is a finite f32.
+    pub fn is_finite(&self) -> bool {
+        self.parameters().iter().all(|(_, x)| x.dtype() == DType::F32 && x.f32s().iter().all(|x| x.is_finite()))
+    }
+}

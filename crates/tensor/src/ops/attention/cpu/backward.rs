@@ -1,0 +1,210 @@
+//! Backward: probabilities again from the scores and the log-sum-exp, tile by tile.
+//!
+//! With `P` the probabilities of a head: `dV = Pᵀ·dY`, `dP = dY·Vᵀ`, `dS = P ∘ (dP − rowsum(dY ∘ Y))`,
+//! `dQ = scale · dS·K`, `dK = scale · dSᵀ·Q`.
+
+use rayon::prelude::*;
+
+use super::{KEYS, QUERIES, Rows, SCORES_STRIDE, Sequence, n_visible};
+use crate::cpu::gemm::{MatMut, MatRef, Parallel, gemm};
+use crate::cpu::simd::{self, multiversion};
+use crate::ops::Heads;
+
+/// What the forward pass leaves for the backward pass.
+pub(in super::super) struct Saved<'a> {
+    /// `[b, t, (h + 2g)·e]`.
+    pub(in super::super) qkv: &'a [f32],
+    /// `[b, t, h·e]`.
+    pub(in super::super) y: &'a [f32],
+    /// `[b, g, t, h/g]`.
+    pub(in super::super) log_sum_exp: &'a [f32],
+}
+
+/// The gradients of one row, in the heads of one task.
+struct GradientRow<'a> {
+    /// Of the query heads that share the key head.
+    dq: &'a mut [f32],
+    dk: &'a mut [f32],
+    dv: &'a mut [f32],
+}
+
+/// Computes `dqkv: [b, t, (h + 2g)·e]`.
+///
+/// A task owns a key head of a sequence and all query heads that share it, so `dk` and `dv` are summed by one thread
+/// in a fixed order.
+pub(in super::super) fn backward(
+    dy: &[f32],
+    saved: &Saved,
+    heads: &Heads,
+    scale: f32,
+    t: usize,
+    dqkv: &mut [f32],
+) {
+    if dqkv.is_empty() {
+        return;
+    }
+    let (e, g, group) = (heads.head_dim, heads.n_kv_heads, heads.queries_per_kv());
+    let b = dqkv.len() / (t * heads.qkv_width());
+    let mut tasks: Vec<Vec<GradientRow>> = (0..b * g).map(|_| Vec::with_capacity(t)).collect();
+    for (row, dqkv) in dqkv.chunks_exact_mut(heads.qkv_width()).enumerate() {
+        let (dq, dkv) = dqkv.split_at_mut(heads.q_width());
+        let (dk, dv) = dkv.split_at_mut(heads.kv_width());
+        let parts = dq.chunks_exact_mut(group * e).zip(dk.chunks_exact_mut(e)).zip(dv.chunks_exact_mut(e));
+        for (kv_head, ((dq, dk), dv)) in parts.enumerate() {
+            tasks[row / t * g + kv_head].push(GradientRow { dq, dk, dv });
+        }
+    }
+    tasks.into_par_iter().with_max_len(1).enumerate().for_each_init(
+        || Scratch::new(heads, t),
+        |scratch, (idx, mut gradients)| {
+            let (batch, kv_head) = (idx / g, idx % g);
+            let width = heads.q_width();
+            let rows = batch * t * width..(batch + 1) * t * width;
+            let side = Side {
+                sequence: Sequence::of_fused(saved.qkv, heads, batch, t),
+                y: Rows { data: &saved.y[rows.clone()], stride: width },
+                dy: Rows { data: &dy[rows], stride: width },
+                log_sum_exp: &saved.log_sum_exp[idx * t * group..][..t * group],
+            };
+            differentiate(&side, heads, kv_head, scale, scratch, &mut gradients);
+        },
+    );
+}
+
+/// What belongs to one sequence.
+struct Side<'a> {
+    sequence: Sequence<'a>,
+    y: Rows<'a>,
+    dy: Rows<'a>,
+    /// `[t, h/g]` of the task's key head.
+    log_sum_exp: &'a [f32],
+}
+
+struct Scratch {
+    /// A tile of scores, then of `P`.
+    p: Vec<f32>,
+    /// A tile of `dP`, then of `dS`.
+    ds: Vec<f32>,
+    dq: Vec<f32>,
+    dk: Vec<f32>,
+    dv: Vec<f32>,
+    log_sum_exp: [f32; QUERIES],
+    /// `rowsum(dY ∘ Y)`.
+    delta: [f32; QUERIES],
+}
+
+impl Scratch {
+    fn new(heads: &Heads, t: usize) -> Self {
+        let (e, rows) = (heads.head_dim, QUERIES.min(t));
+        Scratch {
+            p: vec![0.0; rows * SCORES_STRIDE],
+            ds: vec![0.0; rows * SCORES_STRIDE],
+            dq: vec![0.0; rows * e],
+            dk: vec![0.0; t * e],
+            dv: vec![0.0; t * e],
+            log_sum_exp: [0.0; QUERIES],
+            delta: [0.0; QUERIES],
+        }
+    }
+}
+
+fn differentiate(
+    side: &Side,
+    heads: &Heads,
+    kv_head: usize,
+    scale: f32,
+    scratch: &mut Scratch,
+    gradients: &mut [GradientRow],
+) {
+    let (e, group, t) = (heads.head_dim, heads.queries_per_kv(), gradients.len());
+    let keys = side.sequence.k.from_column(kv_head * e);
+    let values = side.sequence.v.from_column(kv_head * e);
+    scratch.dk.fill(0.0);
+    scratch.dv.fill(0.0);
+    for head in 0..group {
+        let column = (kv_head * group + head) * e;
+        let (queries, y, dy) =
+            (side.sequence.q.from_column(column), side.y.from_column(column), side.dy.from_column(column));
+        for first in (0..t).step_by(QUERIES) {
+            let rows = QUERIES.min(t - first);
+            for i in 0..rows {
+                scratch.log_sum_exp[i] = side.log_sum_exp[(first + i) * group + head];
+                scratch.delta[i] = dot(y.row(first + i, e), dy.row(first + i, e));
+            }
+            let block = Block { first, rows, q: queries.from_row(first), dy: dy.from_row(first) };
+            differentiate_block(&block, keys, values, e, scale, scratch);
+            for (gradient, dq) in gradients[first..].iter_mut().zip(scratch.dq.chunks_exact(e)) {
+                gradient.dq[head * e..][..e].copy_from_slice(dq);
+            }
+        }
+    }
+    for ((gradient, dk), dv) in gradients.iter_mut().zip(scratch.dk.chunks_exact(e)).zip(scratch.dv.chunks_exact(e)) {
+        gradient.dk.copy_from_slice(dk);
+        gradient.dv.copy_from_slice(dv);
+    }
+}
+
+/// A block of queries of one head.
+struct Block<'a> {
+    first: usize,
+    rows: usize,
+    q: MatRef<'a>,
+    dy: MatRef<'a>,
+}
+
+/// Writes the `dq` of a block to the scratch, and adds its part of `dk` and `dv` there.
+fn differentiate_block(block: &Block, keys: Rows, values: Rows, e: usize, scale: f32, scratch: &mut Scratch) {
+    let Scratch { p, ds, dq, dk, dv, log_sum_exp, delta } = scratch;
+    let &Block { first, rows, q, dy } = block;
+    let n_keys = first + rows;
+    for first_key in (0..n_keys).step_by(KEYS) {
+        let cols = KEYS.min(n_keys - first_key);
+        let (k, v) = (keys.from_row(first_key), values.from_row(first_key));
+        let to = |data| MatMut { data, row_stride: SCORES_STRIDE };
+        gemm(rows, cols, e, scale, q, k.transposed(), 0.0, to(p), Parallel::Serial);
+        gemm(rows, cols, e, 1.0, dy, v.transposed(), 0.0, to(ds), Parallel::Serial);
+        differentiate_softmax(p, ds, log_sum_exp, delta, rows, cols, first, first_key);
+
+        let tile = |data| MatRef { data, row_stride: SCORES_STRIDE, col_stride: 1 };
+        let (p, ds) = (tile(p), tile(ds));
+        let (dk, dv) = (&mut dk[first_key * e..], &mut dv[first_key * e..]);
+        let dq_beta = if first_key == 0 { 0.0 } else { 1.0 };
+        gemm(cols, e, rows, 1.0, p.transposed(), dy, 1.0, MatMut::row_major(dv, e), Parallel::Serial);
+        gemm(cols, e, rows, scale, ds.transposed(), q, 1.0, MatMut::row_major(dk, e), Parallel::Serial);
+        gemm(rows, e, cols, scale, ds, k, dq_beta, MatMut::row_major(dq, e), Parallel::Serial);
+    }
+}
+
+multiversion! {
+    fn dot(x: &[f32], y: &[f32]) -> f32 {
+        let y = &y[..x.len()];
+        simd::sum_by(x.len(), |i| x[i] * y[i])
+    }
+}
+
+multiversion! {
+    /// Scores → `P` in `p`, `dP` → `dS` in `ds`; zero behind the diagonal.
+    fn differentiate_softmax(
+        p: &mut [f32],
+        ds: &mut [f32],
+        log_sum_exp: &[f32],
+        delta: &[f32],
+        rows: usize,
+        cols: usize,
+        position: usize,
+        first_key: usize,
+    ) {
+        for i in 0..rows {
+            let n = n_visible(position + i, first_key, cols);
+            let (p, p_hidden) = p[i * SCORES_STRIDE..][..cols].split_at_mut(n);
+            let (ds, ds_hidden) = ds[i * SCORES_STRIDE..][..cols].split_at_mut(n);
+            p_hidden.fill(0.0);
+            ds_hidden.fill(0.0);
+            let (log_sum_exp, delta) = (log_sum_exp[i], delta[i]);
+            for (p, ds) in p.iter_mut().zip(ds) {
+                *p = simd::exp(*p - log_sum_exp);
+                *ds = *p * (*ds - delta);
+            }
+        }
+    }
+}

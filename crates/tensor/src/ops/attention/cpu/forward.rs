@@ -1,0 +1,174 @@
+//! Forward: an online softmax over tiles of keys.
+
+use rayon::prelude::*;
+
+use super::{KEYS, QUERIES, Rows, SCORES_STRIDE, Sequence, n_visible};
+use crate::cpu::gemm::{MatMut, MatRef, Parallel, gemm};
+use crate::cpu::simd::{self, multiversion};
+use crate::ops::Heads;
+
+/// Queries of a task, over all query heads of a key head.
+const QUERIES_PER_TASK: usize = 4 * QUERIES;
+/// Multiply-adds below which handing tasks to other threads costs more than it gains.
+const PARALLEL_WORK: usize = 1 << 17;
+
+/// Some queries of a sequence in the query heads that share a key head.
+struct Task<'a> {
+    sequence: usize,
+    kv_head: usize,
+    first_query: usize,
+    /// For each query, its outputs in these heads.
+    y: Vec<&'a mut [f32]>,
+    /// For each query, a number for each of these heads.
+    log_sum_exp: &'a mut [f32],
+}
+
+/// Computes `y: [b, t, h·e]` and `log_sum_exp: [b, g, t, h/g]` of sequences of one length.
+pub(in super::super) fn forward(
+    sequences: &[Sequence],
+    heads: &Heads,
+    scale: f32,
+    y: &mut [f32],
+    log_sum_exp: &mut [f32],
+) {
+    let Some(&Sequence { t, past, .. }) = sequences.first().filter(|sequence| sequence.t > 0) else { return };
+    let (g, group) = (heads.n_kv_heads, heads.queries_per_kv());
+    let tasks_per_head = t.div_ceil(QUERIES_PER_TASK);
+    let mut tasks: Vec<Task> = log_sum_exp
+        .chunks_mut(t * group)
+        .flat_map(|head| head.chunks_mut(QUERIES_PER_TASK * group).enumerate())
+        .enumerate()
+        .map(|(idx, (part, log_sum_exp))| Task {
+            sequence: idx / (tasks_per_head * g),
+            kv_head: idx / tasks_per_head % g,
+            first_query: part * QUERIES_PER_TASK,
+            y: Vec::with_capacity(log_sum_exp.len() / group),
+            log_sum_exp,
+        })
+        .collect();
+    for (row, y) in y.chunks_exact_mut(heads.q_width()).enumerate() {
+        for (kv_head, y) in y.chunks_exact_mut(group * heads.head_dim).enumerate() {
+            tasks[(row / t * g + kv_head) * tasks_per_head + row % t / QUERIES_PER_TASK].y.push(y);
+        }
+    }
+
+    let run = |scratch: &mut Scratch, task: Task| attend(&sequences[task.sequence], heads, scale, scratch, task);
+    if sequences.len() * t * (past + t) * heads.q_width() < PARALLEL_WORK {
+        let mut scratch = Scratch::new(heads, t);
+        tasks.into_iter().for_each(|task| run(&mut scratch, task));
+    } else {
+        tasks.into_par_iter().with_max_len(1).for_each_init(|| Scratch::new(heads, t), run);
+    }
+}
+
+struct Scratch {
+    scores: Vec<f32>,
+    /// Unnormalised outputs of a block.
+    y: Vec<f32>,
+    softmax: Softmax,
+}
+
+impl Scratch {
+    fn new(heads: &Heads, t: usize) -> Self {
+        let rows = QUERIES.min(t);
+        Scratch {
+            scores: vec![0.0; rows * SCORES_STRIDE],
+            y: vec![0.0; rows * heads.head_dim],
+            softmax: Softmax { max: [0.0; QUERIES], sum: [0.0; QUERIES] },
+        }
+    }
+}
+
+/// The softmax of each row of a block, as far as its keys were seen.
+struct Softmax {
+    max: [f32; QUERIES],
+    /// Of `exp(score − max)`.
+    sum: [f32; QUERIES],
+}
+
+fn attend(sequence: &Sequence, heads: &Heads, scale: f32, scratch: &mut Scratch, mut task: Task) {
+    let (e, group) = (heads.head_dim, heads.queries_per_kv());
+    let keys = sequence.k.from_column(task.kv_head * e);
+    let values = sequence.v.from_column(task.kv_head * e);
+    for head in 0..group {
+        let queries = sequence.q.from_column((task.kv_head * group + head) * e);
+        for first in (0..task.y.len()).step_by(QUERIES) {
+            let rows = QUERIES.min(task.y.len() - first);
+            let first_query = task.first_query + first;
+            let q = queries.from_row(first_query);
+            attend_block(q, rows, sequence.past + first_query, keys, values, e, scale, scratch);
+
+            let Scratch { y: block, softmax, .. } = &*scratch;
+            for (i, block) in block.chunks_exact(e).take(rows).enumerate() {
+                let y = &mut task.y[first + i][head * e..][..e];
+                let inv_sum = 1.0 / softmax.sum[i];
+                for (y, x) in y.iter_mut().zip(block) {
+                    *y = x * inv_sum;
+                }
+                task.log_sum_exp[(first + i) * group + head] = softmax.max[i] + softmax.sum[i].ln();
+            }
+        }
+    }
+}
+
+/// Leaves the unnormalised outputs of a block of queries, and their softmax, in the scratch.
+#[expect(clippy::too_many_arguments, reason = "two matrices, their sizes, and where they are")]
+fn attend_block(
+    q: MatRef,
+    rows: usize,
+    position: usize,
+    keys: Rows,
+    values: Rows,
+    e: usize,
+    scale: f32,
+    scratch: &mut Scratch,
+) {
+    let Scratch { scores, y, softmax } = scratch;
+    softmax.max = [f32::NEG_INFINITY; QUERIES];
+    softmax.sum = [0.0; QUERIES];
+    let n_keys = position + rows;
+    for first_key in (0..n_keys).step_by(KEYS) {
+        let cols = KEYS.min(n_keys - first_key);
+        let k = keys.from_row(first_key).transposed();
+        gemm(rows, cols, e, scale, q, k, 0.0, MatMut { data: scores, row_stride: SCORES_STRIDE }, Parallel::Serial);
+        let is_first = first_key == 0;
+        update_softmax(softmax, scores, rows, cols, position, first_key, if is_first { &mut [] } else { y }, e);
+        let p = MatRef { data: scores, row_stride: SCORES_STRIDE, col_stride: 1 };
+        let beta = if is_first { 0.0 } else { 1.0 };
+        gemm(rows, e, cols, 1.0, p, values.from_row(first_key), beta, MatMut::row_major(y, e), Parallel::Serial);
+    }
+}
+
+multiversion! {
+    /// Turns scores into `exp(score − max)`, zero behind the diagonal, and brings what was summed so far (the sums and
+    /// the outputs `y`, none for the first tile) to the new maximum.
+    fn update_softmax(
+        softmax: &mut Softmax,
+        scores: &mut [f32],
+        rows: usize,
+        cols: usize,
+        position: usize,
+        first_key: usize,
+        y: &mut [f32],
+        e: usize,
+    ) {
+        for i in 0..rows {
+            let row = &mut scores[i * SCORES_STRIDE..][..cols];
+            let (visible, hidden) = row.split_at_mut(n_visible(position + i, first_key, cols));
+            hidden.fill(0.0);
+            if visible.is_empty() {
+                continue;
+            }
+            let max = softmax.max[i].max(simd::max(visible));
+            for x in visible.iter_mut() {
+                *x = simd::exp(*x - max);
+            }
+            let correction = simd::exp(softmax.max[i] - max);
+            softmax.sum[i] = softmax.sum[i] * correction + simd::sum_by(visible.len(), |j| visible[j]);
+            softmax.max[i] = max;
+            if !y.is_empty() {
+                y[i * e..][..e].iter_mut().for_each(|y| *y *= correction);
+            }
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Causal attention with grouped queries: `y_i = Σ_{j ≤ i} softmax_j(scale · q_i·k_j) · v_j`.
+//!
+//! Vaswani et al., 2017, <https://arxiv.org/abs/1706.03762>, equation 1; grouped queries after Ainslie et al., 2023,
+//! <https://arxiv.org/abs/2305.13245>. The scores are never held as a whole: the softmax is computed tile by tile, and
+//! the backward pass recomputes the probabilities from the log-sum-exp of each row, as in FlashAttention-2 (Dao, 2023,
+//! <https://arxiv.org/abs/2307.08691>, algorithms 1 and 2).
+
+mod heads;
+mod cpu;
+mod cached;
+#[cfg(test)]
+mod reference;
+#[cfg(test)]
+mod tests;
+
+use crate::{DType, Tensor};
+
+pub use cached::cached_attention;
+pub use heads::Heads;
+
+// Dims: b batch · t position · h query heads · g key/value heads · e head size · c (h + 2g)·e
+
+/// Every position attends to itself and all before it, in each query head.
+///
+/// Query head `j` uses key and value head `j / (h / g)`. Besides its inputs, the output and one number per row and
+/// head are kept for the backward pass.
+///
+/// # Shapes
+/// `qkv_btc: [b, t, (h + 2g)·e]` → `[b, t, h·e]`.
+///
+/// # Panics
+/// If the width is not that of `heads`.
+#[track_caller]
+pub fn attention(qkv_btc: &Tensor, heads: &Heads, scale: f32) -> Tensor {
+    let (b, t) = heads.check("attention", qkv_btc);
+    let mut y = Tensor::unspecified(&[b, t, heads.q_width()], DType::F32);
+    let mut log_sum_exp = Tensor::unspecified(&[b, heads.n_kv_heads, t, heads.queries_per_kv()], DType::F32);
+    let sequences: Vec<_> = (0..b).map(|batch| cpu::Sequence::of_fused(qkv_btc.f32s(), heads, batch, t)).collect();
+    cpu::forward(&sequences, heads, scale, y.f32s_mut(), log_sum_exp.f32s_mut());
+
+    let (qkv_, y_, heads) = (qkv_btc.clone(), y.clone(), *heads);
+    Tensor::from_op(y, &[qkv_btc], move |dy, sink| {
+        let mut dqkv = Tensor::unspecified(qkv_.shape(), DType::F32);
+        let saved = cpu::Saved { qkv: qkv_.f32s(), y: y_.f32s(), log_sum_exp: log_sum_exp.f32s() };
+        cpu::backward(dy.f32s(), &saved, &heads, scale, t, dqkv.f32s_mut());
+        sink.add(&qkv_, dqkv);
+    })
+}

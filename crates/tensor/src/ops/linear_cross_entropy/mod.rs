@@ -1,0 +1,64 @@
+//! The output head and its loss in one: `cross_entropy(linear(x, weight), targets)`, without ever holding all logits.
+//!
+//! Logits of a large vocabulary are the largest activation of a small model. Here they exist for a few rows at a time,
+//! and because the gradient of the loss with respect to them is known at once, the gradients of `x` and of the weight
+//! are computed in the forward pass already: the logits are never computed again. That deviates from the usual order of
+//! things, as in the Liger kernels (Hsu et al., 2024, <https://arxiv.org/abs/2410.10989>, section 3.2): the forward
+//! pass takes the time of both, and the backward pass only scales.
+
+mod cpu;
+#[cfg(test)]
+mod tests;
+
+use crate::ops::{cross_entropy::check_targets, scale_in_place};
+use crate::{DType, Tensor};
+
+// Dims: n rows (all leading dimensions of x) · d inputs · v classes
+
+/// [`cross_entropy`](super::cross_entropy) of the logits `x·Wᵀ`: the sum of the rows' negative log-likelihoods (nats)
+/// over `divisor`.
+///
+/// Memory: at most 16 MiB of logits (one row, if that is more), and the gradients of those of `x` and the weight that
+/// are tracked.
+///
+/// # Shapes
+/// `x_nd: [..., d]`, `weight_vd: [v, d]`, `targets`: u32, one for each row of `x` → `[]`.
+///
+/// # Panics
+/// If the shapes do not fit, a target is `v` or larger and not [`IGNORED`](super::IGNORED), or the divisor is not
+/// positive.
+#[track_caller]
+pub fn linear_cross_entropy(x_nd: &Tensor, weight_vd: &Tensor, targets: &Tensor, divisor: f32) -> Tensor {
+    let (n, d) = x_nd.rows();
+    let &[v, weight_d] = weight_vd.shape() else {
+        panic!("linear_cross_entropy: the weight must be [v, d], not {:?}", weight_vd.shape())
+    };
+    assert!(
+        weight_d == d,
+        "linear_cross_entropy: x is {:?}, so the weight must be [_, {d}], not [{v}, {weight_d}]",
+        x_nd.shape()
+    );
+    check_targets("linear_cross_entropy", x_nd, targets, n, v, divisor);
+
+    let gradient_of = |x: &Tensor| x.is_tracked().then(|| Tensor::unspecified(x.shape(), DType::F32));
+    let (mut dx, mut dweight) = (gradient_of(x_nd), gradient_of(weight_vd));
+    let inputs = cpu::Inputs { x: x_nd.f32s(), weight: weight_vd.f32s(), targets: targets.u32s(), d, v };
+    let gradients = cpu::Gradients {
+        dx: dx.as_mut().map(Tensor::f32s_mut),
+        dweight: dweight.as_mut().map(Tensor::f32s_mut),
+        scale: 1.0 / divisor,
+    };
+    let loss = cpu::loss_and_gradients(&inputs, gradients) / f64::from(divisor);
+
+    let (x_, weight_) = (x_nd.clone(), weight_vd.clone());
+    Tensor::from_op(Tensor::from_f32(&[], vec![loss as f32]), &[x_nd, weight_vd], move |dloss, sink| {
+        let scale = dloss.item();
+        for (input, gradient) in [(weight_, dweight), (x_, dx)] {
+            let Some(mut gradient) = gradient else { continue };
+            if scale != 1.0 {
+                scale_in_place(&mut gradient, scale);
+            }
+            sink.add(&input, gradient);
+        }
+    })
+}
