@@ -128,8 +128,9 @@ def readme(works, held_out, held_out_overlap, tiny, files) -> str:
         "`944882722e9a`. It is one of three repositories of the collection that the pack was chosen from; the others, "
         "computationalstylistics/100_english_novels at `143e601875d7` and COST-ELTeC/ELTeC-eng at `3db3b6738a83`, "
         "gave no work to it.",
-        "  The texts are in the public domain in the United States: each work appeared in the given year, none later than "
-        "1930. Translations into English are not dated by the source.",
+        "  The texts are in the public domain in the United States, where everything published before 1931 is: the year is "
+        "that of the work. The source dates no translation into English and names few translators (C. Garnett, C. J. Hogarth, "
+        "E. P. Stork, C. Della Chiesa), all of whose versions are from before 1931.",
         "- `tinyshakespeare.txt.zst`: github [karpathy/char-rnn](https://github.com/karpathy/char-rnn) at commit "
         f"`6f9487a6fe5b`, `data/tinyshakespeare/input.txt`, {len(tiny):,} bytes, public domain.",
         "",

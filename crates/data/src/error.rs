@@ -190,6 +190,22 @@ pub enum Error {
         /// Ids are below this.
         vocab_size: usize,
     },
+    /// A character vocabulary lacks a character of the text.
+    #[error(
+        "{}: the vocabulary has no character {found:?} (byte {offset} of the document that starts on line {line})\n\
+         hint: make the character vocabulary from all of the text, or use a byte-level tokenizer",
+        path.display()
+    )]
+    UnknownCharacter {
+        /// The file.
+        path: PathBuf,
+        /// Where the document starts, from 1.
+        line: u64,
+        /// From 0, within the document's text.
+        offset: u64,
+        /// The character, U+FFFD if it is not UTF-8.
+        found: char,
+    },
     /// A dataset without tokens was about to be written.
     #[error("the documents for {} gave no tokens\nhint: check that the input holds text", path.display())]
     NoTokens {

@@ -1,10 +1,11 @@
 //! A shuffle of `0..n` that needs no memory: a Feistel network with cycle walking.
 //!
-//! Luby and Rackoff, 1988, <https://doi.org/10.1137/0217022> (a Feistel network is a permutation whatever its round
-//! function); Black and Rogaway, 2002, <https://doi.org/10.1007/3-540-45760-7_9> (walking cycles restricts a permutation
-//! of a larger domain to `0..n`).
+//! Luby and Rackoff, 1988, <https://doi.org/10.1137/0217022> (a Feistel network is a permutation
+//! whatever its round function); Black and Rogaway, 2002, <https://doi.org/10.1007/3-540-45760-7_9>
+//! (walking cycles restricts a permutation of a larger domain to `0..n`).
 
-/// Luby and Rackoff need 4 rounds for large domains; small ones, such as the 16 points of 4 bits, mix more slowly.
+/// Luby and Rackoff need 4 rounds for large domains; small ones, such as the 16 points of 4 bits,
+/// mix more slowly.
 const N_ROUNDS: usize = 8;
 
 /// A bijection of `0..n` chosen by a key.
@@ -21,7 +22,8 @@ impl Permutation {
     /// **Panics** if `n` is 0 or beyond 2⁶².
     pub fn new(n: u64, seed: u64, epoch: u64) -> Permutation {
         assert!(0 < n && n <= 1 << 62, "a permutation of {n} points: expected 1 to 2^62");
-        // The domain has an even number of bits, hence up to 4·n points: below 4 expected steps per walk.
+        // The domain has an even number of bits, hence up to 4·n points: below 4 expected steps per
+        // walk.
         let bits = u64::BITS - (n - 1).leading_zeros();
         let mut key = keyed_hash(seed, epoch);
         let round_keys = std::array::from_fn(|_| {
@@ -87,6 +89,18 @@ mod tests {
     }
 
     #[test]
+    fn the_order_of_a_key_never_changes() {
+        // Oracle: the same network written in Python with unbounded integers. An order that changed
+        // would break the resumption of runs that exist.
+        let order = |n, epoch, points: u64| -> Vec<u64> {
+            let permutation = Permutation::new(n, 42, epoch);
+            (0..points).map(|i| permutation.apply(i)).collect()
+        };
+        assert_eq!(order(10, 0, 10), [7, 3, 9, 1, 4, 8, 6, 0, 5, 2]);
+        assert_eq!(order(1_000_000, 3, 4), [675_406, 255_897, 674_157, 428_347]);
+    }
+
+    #[test]
     fn the_largest_domains_stay_in_range() {
         for n in [(1 << 62) - 1, 1 << 62, (1 << 61) + 1] {
             let permutation = Permutation::new(n, 1, 2);
@@ -96,7 +110,8 @@ mod tests {
 
     #[test]
     fn over_many_keys_each_point_goes_everywhere_equally_often() {
-        // Chi-square with (10 - 1)² = 81 degrees of freedom: mean 81, standard deviation √162 ≈ 12.7.
+        // Chi-square with (10 - 1)² = 81 degrees of freedom: mean 81, standard deviation √162 ≈
+        // 12.7.
         let (n, n_keys) = (10, 20_000);
         let mut counts = [[0_f64; 10]; 10];
         for seed in 0..n_keys {
@@ -104,7 +119,8 @@ mod tests {
             (0..n).for_each(|i| counts[i as usize][permutation.apply(i) as usize] += 1.0);
         }
         let expected = n_keys as f64 / n as f64;
-        let chi_square: f64 = counts.iter().flatten().map(|count| (count - expected).powi(2) / expected).sum();
+        let chi_square: f64 =
+            counts.iter().flatten().map(|count| (count - expected).powi(2) / expected).sum();
         assert!((81.0 - 5.0 * 12.7..81.0 + 5.0 * 12.7).contains(&chi_square), "{chi_square}");
     }
 

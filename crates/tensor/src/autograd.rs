@@ -104,14 +104,15 @@ impl Sink<'_> {
                 accumulate(&mut dx, 0.0);
                 dx
             }
-            Some(mut sum) if sum.is_unique() => {
-                accumulate(&mut sum, 1.0);
-                sum
-            }
-            Some(sum) => {
-                let mut dx = Tensor::unspecified(x.shape(), DType::F32);
-                accumulate(&mut dx, 0.0);
-                ops::add_into(dx, &sum)
+            Some(mut sum) => {
+                if sum.is_unique() {
+                    accumulate(&mut sum, 1.0);
+                    sum
+                } else {
+                    let mut dx = Tensor::unspecified(x.shape(), DType::F32);
+                    accumulate(&mut dx, 0.0);
+                    ops::add_into(dx, &sum)
+                }
             }
         };
         self.put(track, sum);

@@ -25,6 +25,19 @@ impl Device {
             _ => Err(no_device(name, "known are auto and cpu")),
         }
     }
+
+    /// Bytes of memory that a new program could use, if the system says.
+    pub fn available_memory(self) -> Option<usize> {
+        match self {
+            // Linux: what can be had without swapping, caches of files included.
+            Device::Cpu => {
+                let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+                let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+                let kibibytes: usize = line.trim().trim_end_matches("kB").trim().parse().ok()?;
+                Some(kibibytes * 1024)
+            }
+        }
+    }
 }
 
 fn no_device(name: &str, reason: &str) -> Error {

@@ -49,7 +49,8 @@ impl Tokenizer {
     /// As [`Tokenizer::from_file`].
     pub fn from_vocab_and_merges(vocab_json: &Path, merges_txt: &Path) -> Result<Self, Error> {
         let (vocab, merges) = (read(vocab_json)?, read(merges_txt)?);
-        let merges = read_bpe::merges_of_lines(&merges).map_err(|problem| problem.of(merges_txt))?;
+        let merges =
+            read_bpe::merges_of_lines(&merges).map_err(|problem| problem.of(merges_txt))?;
         read_bpe::vocab_and_merges(&vocab, &merges).map_err(|problem| problem.of(vocab_json))
     }
 

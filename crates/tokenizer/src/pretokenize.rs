@@ -74,11 +74,8 @@ fn space_len(text: &[u8]) -> usize {
 fn run_end(text: &[u8], from: usize, class: Class) -> usize {
     let mut end = from;
     while let Some(&byte) = text.get(end) {
-        let (class_here, n) = if byte < 128 {
-            (ASCII[usize::from(byte)], 1)
-        } else {
-            wide_class(&text[end..])
-        };
+        let (class_here, n) =
+            if byte < 128 { (ASCII[usize::from(byte)], 1) } else { wide_class(&text[end..]) };
         if class_here != class {
             break;
         }

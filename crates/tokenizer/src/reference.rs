@@ -55,7 +55,8 @@ pub(crate) fn train(words: &[(Bytes, u64)], n_tokens: usize) -> Vec<(Bytes, Byte
 pub(crate) fn encode(pretoken: &[u8], merges: &[(Bytes, Bytes)]) -> Vec<Bytes> {
     let mut tokens: Vec<Bytes> = pretoken.iter().map(|&byte| vec![byte]).collect();
     loop {
-        let rank = |i: usize| merges.iter().rposition(|(l, r)| *l == tokens[i] && *r == tokens[i + 1]);
+        let rank =
+            |i: usize| merges.iter().rposition(|(l, r)| *l == tokens[i] && *r == tokens[i + 1]);
         let best = (1..tokens.len()).filter_map(|i| Some((rank(i - 1)?, i - 1))).min();
         let Some((_, i)) = best else { return tokens };
         let right = tokens.remove(i + 1);

@@ -1,14 +1,18 @@
 //! Special tokens: strings that are one id wherever they stand, and that text cannot reach across.
 
-use crate::{Error, TokenId};
+use std::cmp::Reverse;
+
+use crate::{Error, HashMap, TokenId};
 
 /// Finds special tokens in text: the leftmost one, and there the longest.
 #[derive(Clone, PartialEq)]
 pub(crate) struct SpecialTokens {
     /// In the order of their ids.
     tokens: Vec<(String, TokenId)>,
-    /// Indices into `tokens`, longest token first.
-    longest_first: Vec<usize>,
+    ids: HashMap<Box<[u8]>, TokenId>,
+    /// The distinct lengths of tokens in bytes, longest first: however many tokens there are, a
+    /// place in the text is looked at once per length.
+    lens: Vec<usize>,
     is_first_byte: [bool; 256],
 }
 
@@ -34,13 +38,15 @@ impl SpecialTokens {
     pub(crate) fn new(mut tokens: Vec<(String, TokenId)>) -> Result<Self, Error> {
         check(tokens.iter().map(|(token, _)| token))?;
         tokens.sort_by_key(|&(_, id)| id);
-        let mut longest_first: Vec<usize> = (0..tokens.len()).collect();
-        longest_first.sort_by_key(|&i| std::cmp::Reverse(tokens[i].0.len()));
+        let ids = tokens.iter().map(|(token, id)| (token.as_bytes().into(), *id)).collect();
+        let mut lens: Vec<usize> = tokens.iter().map(|(token, _)| token.len()).collect();
+        lens.sort_unstable_by_key(|&len| Reverse(len));
+        lens.dedup();
         let mut is_first_byte = [false; 256];
         for (token, _) in &tokens {
             is_first_byte[usize::from(token.as_bytes()[0])] = true;
         }
-        Ok(Self { tokens, longest_first, is_first_byte })
+        Ok(Self { tokens, ids, lens, is_first_byte })
     }
 
     pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = (&str, TokenId)> {
@@ -48,12 +54,12 @@ impl SpecialTokens {
     }
 
     pub(crate) fn id(&self, token: &str) -> Option<TokenId> {
-        self.iter().find(|&(t, _)| t == token).map(|(_, id)| id)
+        self.ids.get(token.as_bytes()).copied()
     }
 
     /// Bytes of the longest token, 0 if there is none.
     pub(crate) fn max_len(&self) -> usize {
-        self.longest_first.first().map_or(0, |&i| self.tokens[i].0.len())
+        self.lens.first().copied().unwrap_or(0)
     }
 
     /// The first special token that starts in `text[from..to]`; it may end behind `to`.
@@ -66,10 +72,9 @@ impl SpecialTokens {
         while let Some(skip) = text[start..to].iter().position(is_first_byte) {
             start += skip;
             let rest = &text[start..];
-            for &i in &self.longest_first {
-                let (token, id) = &self.tokens[i];
-                if rest.starts_with(token.as_bytes()) {
-                    return Some(Match { start, end: start + token.len(), id: *id });
+            for &len in &self.lens {
+                if let Some(&id) = rest.get(..len).and_then(|token| self.ids.get(token)) {
+                    return Some(Match { start, end: start + len, id });
                 }
             }
             start += 1;

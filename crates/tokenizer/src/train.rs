@@ -36,7 +36,7 @@ pub struct BpeConfig {
 pub enum Progress {
     /// Counting pre-tokens; how many there will be, only the caller may know.
     Counting {
-        /// Bytes of text counted.
+        /// Bytes of text counted, special tokens included.
         n_bytes: u64,
     },
     /// Learning merges.

@@ -41,7 +41,7 @@ pub struct Tokenizer {
 
 #[derive(Clone, PartialEq)]
 pub(crate) enum Model {
-    Bpe(Bpe),
+    Bpe(Box<Bpe>),
     Characters(Characters),
     Bytes,
 }
@@ -69,8 +69,7 @@ impl Tokenizer {
     /// special tokens are cut out of the documents before characters are collected.
     ///
     /// # Errors
-    /// If a special token is empty or given twice, or is a character of the documents that is
-    /// kept because a longer special token hides it from being cut.
+    /// If a special token is empty or given twice.
     pub fn characters<'a>(
         documents: impl IntoIterator<Item = &'a str>,
         special_tokens: &[String],
@@ -116,7 +115,7 @@ impl Tokenizer {
                 reason: "is how another token is written in tokenizer.json".to_string(),
             });
         }
-        Ok(Self { tokens, specials, model: Model::Bpe(bpe) })
+        Ok(Self { tokens, specials, model: Model::Bpe(Box::new(bpe)) })
     }
 
     /// Which of the three kinds of vocabulary this is.
@@ -199,14 +198,6 @@ fn append_specials(
     special_tokens: &[String],
 ) -> Result<SpecialTokens, Error> {
     let first = tokens.len();
-    for token in special_tokens {
-        if tokens[..first].iter().any(|bytes| **bytes == *token.as_bytes()) {
-            return Err(Error::SpecialToken {
-                token: token.clone(),
-                reason: "is a token of the text already".to_string(),
-            });
-        }
-        tokens.push(token.as_bytes().into());
-    }
+    tokens.extend(special_tokens.iter().map(|token| token.as_bytes().into()));
     SpecialTokens::new(special_tokens.iter().cloned().zip(first as TokenId..).collect())
 }

@@ -1,7 +1,7 @@
 //! Text files as a stream of documents, one in memory at a time.
 //!
-//! Formats go by extension: `.txt` is one document (or several, cut at a separator), `.jsonl` has one JSON object with
-//! a string `text` per line, and either may be followed by `.zst`.
+//! Formats go by extension: `.txt` is one document (or several, cut at a separator), `.jsonl` has
+//! one JSON object with a string `text` per line, and either may be followed by `.zst`.
 
 mod reader;
 #[cfg(test)]
@@ -58,7 +58,8 @@ impl Default for ReadOptions {
     }
 }
 
-/// The bytes that the files have on disk together, for a progress bar over [`Document::input_bytes`].
+/// The bytes that the files have on disk together, for a progress bar over
+/// [`Document::input_bytes`].
 ///
 /// **Errors**: a path is missing, empty, not a file, or of no known format.
 pub fn total_bytes(paths: &[PathBuf]) -> Result<u64, Error> {
@@ -70,8 +71,8 @@ pub fn total_bytes(paths: &[PathBuf]) -> Result<u64, Error> {
 
 /// The documents of `paths`, in order.
 ///
-/// **Errors**: as [`total_bytes`], for all paths before the first is read. The iterator yields what else is wrong with
-/// a file, and ends after its first error.
+/// **Errors**: as [`total_bytes`], for all paths before the first is read. The iterator yields what
+/// else is wrong with a file, and ends after its first error.
 pub fn read_documents(paths: &[PathBuf], options: ReadOptions) -> Result<Documents, Error> {
     total_bytes(paths)?;
     Ok(Documents {
@@ -245,7 +246,8 @@ fn json_error(input: &Input, line: u64, error: &serde_json::Error) -> Error {
     let path = input.path.to_path_buf();
     let words = error.to_string();
     // serde_json counts from the start of this line: its line number would mislead.
-    let reason = words.rsplit_once(" at line ").map_or(words.as_str(), |(reason, _)| reason).to_owned();
+    let reason =
+        words.rsplit_once(" at line ").map_or(words.as_str(), |(reason, _)| reason).to_owned();
     match error.is_data() {
         true => Error::MissingText { path, line, reason },
         false => Error::MalformedJson { path, line, column: error.column(), reason },

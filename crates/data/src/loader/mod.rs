@@ -1,9 +1,10 @@
 //! Batches in an order that is a function of the seed alone.
 //!
-//! An epoch cuts the token stream into windows of `context_length` inputs, each with the token after it as last target,
-//! from an offset that depends on seed and epoch, and visits the windows in the order of a [`Permutation`]. So sequence
-//! number `i` of a run is computed from `i`: the only state is how many sequences were consumed, and neither the number
-//! of ranks nor the micro-batch size changes what a global batch holds.
+//! An epoch cuts the token stream into windows of `context_length` inputs, each with the token
+//! after it as last target, from an offset that depends on seed and epoch, and visits the windows
+//! in the order of a [`Permutation`]. So sequence number `i` of a run is computed from `i`: the
+//! only state is how many sequences were consumed, and neither the number of ranks nor the
+//! micro-batch size changes what a global batch holds.
 
 #[cfg(test)]
 mod tests;
@@ -75,7 +76,8 @@ impl Loader {
         check_range("context_length", config.context_length, 1, 1 << 32)?;
         check_range("global_batch", config.global_batch, 1, 1 << 32)?;
         check_tokens(&dataset, config.context_length, config.context_length as u64 + 1)?;
-        // One window less than fits, so that every offset below the context length leaves the same number.
+        // One window less than fits, so that every offset below the context length leaves the same
+        // number.
         let (n_tokens, length) = (dataset.n_tokens(), config.context_length as u64);
         let windows_per_epoch = (n_tokens.saturating_sub(length) / length).max(1);
         Ok(Loader { dataset, config, windows_per_epoch, rank: 0, world_size: 1, taken: 0 })
@@ -83,7 +85,8 @@ impl Loader {
 
     /// The same run seen by rank `rank` of `world_size`, at its start.
     ///
-    /// **Errors**: a rank that is not below the world size, or a global batch that it does not divide.
+    /// **Errors**: a rank that is not below the world size, or a global batch that it does not
+    /// divide.
     pub fn for_rank(&self, rank: usize, world_size: usize) -> Result<Loader, Error> {
         check_range("world_size", world_size, 1, self.config.global_batch)?;
         check_range("rank", rank, 0, world_size - 1)?;
@@ -95,7 +98,8 @@ impl Loader {
         Ok(Loader { rank, world_size, taken: 0, ..self.clone() })
     }
 
-    /// The next `n_sequences` of this rank, any number: a global batch may be taken in several micro-batches.
+    /// The next `n_sequences` of this rank, any number: a global batch may be taken in several
+    /// micro-batches.
     pub fn next_batch(&mut self, n_sequences: usize) -> Batch {
         let context_length = self.config.context_length;
         let mut inputs_bt = Vec::with_capacity(n_sequences * context_length);
@@ -181,15 +185,28 @@ impl Loader {
 fn check_range(name: &'static str, value: usize, min: usize, max: usize) -> Result<(), Error> {
     match (min..=max).contains(&value) {
         true => Ok(()),
-        false => Err(Error::InvalidOption { name, value: value as u64, expected: format!("{min} to {max}") }),
+        false => Err(Error::InvalidOption {
+            name,
+            value: value as u64,
+            expected: format!("{min} to {max}"),
+        }),
     }
 }
 
 /// An error unless `dataset` has the `needed` tokens.
-pub(crate) fn check_tokens(dataset: &Dataset, context_length: usize, needed: u64) -> Result<(), Error> {
+pub(crate) fn check_tokens(
+    dataset: &Dataset,
+    context_length: usize,
+    needed: u64,
+) -> Result<(), Error> {
     let found = dataset.n_tokens();
     match found < needed {
-        true => Err(Error::TooFewTokens { path: dataset.path().to_owned(), needed, found, context_length }),
+        true => Err(Error::TooFewTokens {
+            path: dataset.path().to_owned(),
+            needed,
+            found,
+            context_length,
+        }),
         false => Ok(()),
     }
 }

@@ -6,7 +6,7 @@ mod tests;
 use std::path::PathBuf;
 
 use rayon::prelude::*;
-use tokenizer::Tokenizer;
+use tokenizer::{Kind, Tokenizer};
 
 use crate::Error;
 use crate::document::Document;
@@ -56,21 +56,34 @@ pub struct Summary {
 
 /// Tokenises `documents` into a new dataset; calls `progress` after each batch of some megabytes.
 ///
-/// The text of a document is ordinary text throughout: a special token spelt out in it is encoded as its characters, so
-/// that no document can forge a boundary. The result does not depend on the number of threads.
+/// The text of a document is ordinary text throughout: a special token spelt out in it is encoded
+/// as its characters, so that no document can forge a boundary. The result does not depend on the
+/// number of threads.
 ///
-/// **Errors**: the first error of `documents`, no text at all, or a failed write. None leaves anything behind.
+/// **Errors**: the first error of `documents`, a character that a character vocabulary does not
+/// have, no text at all, or a failed write. None leaves anything behind.
 pub fn prepare(
     documents: impl IntoIterator<Item = Result<Document, Error>>,
     tokenizer: &Tokenizer,
     options: PrepareOptions,
     progress: &dyn Fn(Progress),
 ) -> Result<Summary, Error> {
-    let PrepareOptions { output, overwrite, append_end_of_text, tokenizer_xxh3, max_tokens_per_shard } = options;
+    let PrepareOptions {
+        output,
+        overwrite,
+        append_end_of_text,
+        tokenizer_xxh3,
+        max_tokens_per_shard,
+    } = options;
     let vocab_size = tokenizer.vocab_size();
     let end_of_text = tokenizer.end_of_text().filter(|_| append_end_of_text);
-    let mut writer =
-        ShardWriter::create(WriterOptions { output, overwrite, vocab_size, tokenizer_xxh3, max_tokens_per_shard })?;
+    let mut writer = ShardWriter::create(WriterOptions {
+        output,
+        overwrite,
+        vocab_size,
+        tokenizer_xxh3,
+        max_tokens_per_shard,
+    })?;
 
     let mut documents = documents.into_iter();
     let mut totals = Progress::default();
@@ -82,11 +95,11 @@ pub fn prepare(
         let tokens_by_document: Vec<Vec<u32>> = batch
             .par_iter()
             .map(|document| {
-                let mut tokens = tokenizer.encode_ordinary(&document.text);
+                let mut tokens = encode(tokenizer, document)?;
                 tokens.extend(end_of_text);
-                tokens
+                Ok(tokens)
             })
-            .collect();
+            .collect::<Result<_, Error>>()?;
         for (document, tokens) in batch.iter().zip(&tokens_by_document) {
             let n_text_bytes = document.text.len() as u64;
             writer.push_document(tokens, n_text_bytes)?;
@@ -100,7 +113,9 @@ pub fn prepare(
     Ok(Summary { totals, n_shards: writer.finish()? })
 }
 
-fn next_batch(documents: &mut dyn Iterator<Item = Result<Document, Error>>) -> Result<Vec<Document>, Error> {
+fn next_batch(
+    documents: &mut dyn Iterator<Item = Result<Document, Error>>,
+) -> Result<Vec<Document>, Error> {
     let mut batch = Vec::new();
     let mut n_bytes = 0;
     while n_bytes < MAX_BATCH_BYTES && batch.len() < MAX_BATCH_DOCUMENTS {
@@ -109,4 +124,37 @@ fn next_batch(documents: &mut dyn Iterator<Item = Result<Document, Error>>) -> R
         batch.push(document);
     }
     Ok(batch)
+}
+
+/// The ids of the whole text, or an error where a character vocabulary would leave something out.
+fn encode(tokenizer: &Tokenizer, document: &Document) -> Result<Vec<u32>, Error> {
+    let tokens = tokenizer.encode_ordinary(&document.text);
+    if tokenizer.kind() == Kind::Characters {
+        let decoded = tokenizer.decode_bytes(&tokens);
+        if decoded != document.text {
+            let known = decoded.iter().zip(&document.text).take_while(|(a, b)| a == b).count();
+            return Err(unknown_character(document, known));
+        }
+    }
+    Ok(tokens)
+}
+
+/// `known` bytes of the document agree with what its tokens decode to; the character around that place is unknown.
+fn unknown_character(document: &Document, known: usize) -> Error {
+    let text = &document.text;
+    // Two characters may share their first bytes, so the difference can lie within one.
+    let start = (0..=known)
+        .rev()
+        .find(|&i| text.get(i).is_none_or(|byte| byte & 0xc0 != 0x80))
+        .unwrap_or(0);
+    let found = String::from_utf8_lossy(&text[start..text.len().min(start + 4)])
+        .chars()
+        .next()
+        .unwrap_or_default();
+    Error::UnknownCharacter {
+        path: document.source.path.to_path_buf(),
+        line: document.source.line,
+        offset: start as u64,
+        found,
+    }
 }

@@ -19,8 +19,9 @@ pub(super) fn map(path: &Path, expected: u64) -> Result<Mmap, Error> {
     if found != expected {
         return Err(Error::WrongSize { path: path.to_owned(), expected, found });
     }
-    // SAFETY: the map is read-only and only ever seen as bytes, for which every bit pattern is valid. A dataset is
-    // renamed into place whole and never written afterwards, so this program does not change the file below the map;
-    // should another process cut it short while it is mapped, the operating system stops the program (SIGBUS).
+    // SAFETY: the map is read-only and only ever seen as bytes, for which every bit pattern is
+    // valid. A dataset is renamed into place whole and never written afterwards, so this program
+    // does not change the file below the map; should another process cut it short while it is
+    // mapped, the operating system stops the program (SIGBUS).
     unsafe { Mmap::map(&file) }.map_err(|source| Error::read(path, source))
 }

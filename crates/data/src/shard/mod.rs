@@ -3,9 +3,9 @@
 //! ```text
 //! tinyshakespeare/
 //!   index.json              format version, dtype, vocabulary, checksums, totals
-//!   shard_00000.bin         token ids, little-endian u16 or u32, nothing else (numpy.memmap reads it)
-//!   shard_00000.documents   u64 little-endian per document that ends in this shard: its end, in tokens from the
-//!                           start of the shard
+//!   shard_00000.bin         token ids, little-endian u16 or u32, nothing else (as numpy.memmap)
+//!   shard_00000.documents   one little-endian u64 per document that ends in this shard: its end,
+//!                           in tokens from the start of the shard
 //!   shard_00001.bin         …
 //! ```
 //!

@@ -1,4 +1,5 @@
-//! Writing a dataset: into a temporary folder beside its place, renamed when it is complete and synced.
+//! Writing a dataset: into a temporary folder beside its place, renamed when it is complete and
+//! synced.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, BufWriter, Write};
@@ -10,7 +11,8 @@ use super::index::{Dtype, Index, ShardEntry};
 use super::{FORMAT_VERSION, INDEX_FILE, checksum_hex, documents_file, tokens_file};
 use crate::Error;
 
-/// Held locked by the process that writes, so that what a killed one left behind can be told from work in progress.
+/// Held locked by the process that writes, so that what a killed one left behind can be told from
+/// work in progress.
 const LOCK_FILE: &str = "writer.lock";
 
 /// What a dataset is and where it goes.
@@ -18,7 +20,8 @@ const LOCK_FILE: &str = "writer.lock";
 pub struct WriterOptions {
     /// The dataset's folder; its parent must exist.
     pub output: PathBuf,
-    /// Replace a dataset that is already there, once the new one is complete. Other folders are never replaced.
+    /// Replace a dataset that is already there, once the new one is complete. Other folders are
+    /// never replaced.
     pub overwrite: bool,
     /// Every token id must be below this.
     pub vocab_size: usize,
@@ -33,11 +36,11 @@ impl WriterOptions {
     pub const DEFAULT_TOKENS_PER_SHARD: u64 = 100 << 20;
 }
 
-/// Writes a dataset document by document; nothing is seen at its place before [`ShardWriter::finish`].
+/// Writes a dataset document by document; nothing is seen at its place before
+/// [`ShardWriter::finish`].
 ///
-/// Dropped before that, it removes what it wrote. What a killed process left behind is removed by the next writer of
-/// the same dataset.
-#[derive(Debug)]
+/// Dropped before that, it removes what it wrote. What a killed process left behind is removed by
+/// the next writer of the same dataset.
 pub struct ShardWriter {
     options: WriterOptions,
     temporary: PathBuf,
@@ -48,7 +51,6 @@ pub struct ShardWriter {
     is_finished: bool,
 }
 
-#[derive(Debug)]
 struct OpenShard {
     tokens: HashedFile,
     documents: HashedFile,
@@ -59,12 +61,17 @@ struct OpenShard {
 impl ShardWriter {
     /// Prepares the temporary folder.
     ///
-    /// **Errors**: the output exists (and is not a dataset to be overwritten), another process writes it, the parent
-    /// folder is missing or cannot be written to, or an option is out of range.
+    /// **Errors**: the output exists (and is not a dataset to be overwritten), another process
+    /// writes it, the parent folder is missing or cannot be written to, or an option is out of
+    /// range.
     pub fn create(options: WriterOptions) -> Result<ShardWriter, Error> {
         if options.vocab_size == 0 || u32::try_from(options.vocab_size).is_err() {
             let value = options.vocab_size as u64;
-            return Err(Error::InvalidOption { name: "vocab_size", value, expected: "1 to 2^32 - 1".to_owned() });
+            return Err(Error::InvalidOption {
+                name: "vocab_size",
+                value,
+                expected: "1 to 2^32 - 1".to_owned(),
+            });
         }
         if options.max_tokens_per_shard == 0 {
             let expected = "at least 1".to_owned();
@@ -95,22 +102,21 @@ impl ShardWriter {
             let document_idx = self.index.n_documents;
             return Err(Error::TokenOutOfVocabulary { document_idx, token, vocab_size });
         }
+        let (dtype, max_tokens) = (self.index.dtype, self.options.max_tokens_per_shard);
         let mut rest = tokens;
         loop {
             let shard = self.open_shard()?;
-            let room = usize::try_from(self.options.max_tokens_per_shard - shard.n_tokens).unwrap_or(usize::MAX);
+            let room = usize::try_from(max_tokens - shard.n_tokens).unwrap_or(usize::MAX);
             let (fitting, remaining) = rest.split_at(rest.len().min(room));
-            let shard = self.shard.as_mut().expect("open_shard has just set it");
-            shard.push(self.index.dtype, fitting)?;
+            shard.push(dtype, fitting)?;
             if remaining.is_empty() {
+                shard.documents.write(&shard.n_tokens.to_le_bytes())?;
+                shard.n_documents += 1;
                 break;
             }
             rest = remaining;
             self.close_shard()?;
         }
-        let shard = self.shard.as_mut().expect("the loop leaves a shard open");
-        shard.documents.write(&shard.n_tokens.to_le_bytes())?;
-        shard.n_documents += 1;
         self.index.n_documents += 1;
         self.index.n_tokens += tokens.len() as u64;
         self.index.n_text_bytes += n_text_bytes;
@@ -124,7 +130,8 @@ impl ShardWriter {
 
     /// Completes the dataset, syncs it and renames it to its place; returns the number of shards.
     ///
-    /// When a dataset is replaced, the old one is moved aside, and removed once the new one is in place.
+    /// When a dataset is replaced, the old one is moved aside, and removed once the new one is in
+    /// place.
     ///
     /// **Errors**: no tokens were written, or a failed write.
     pub fn finish(mut self) -> Result<usize, Error> {
@@ -134,7 +141,8 @@ impl ShardWriter {
         self.close_shard()?;
         let index_path = self.temporary.join(INDEX_FILE);
         let mut index = HashedFile::create("the index", index_path)?;
-        let json = serde_json::to_string_pretty(&self.index).expect("an index of numbers and strings is JSON");
+        let json = serde_json::to_string_pretty(&self.index)
+            .expect("an index of numbers and strings is JSON");
         index.write(json.as_bytes())?;
         index.write(b"\n")?;
         index.finish()?;
@@ -163,23 +171,28 @@ impl ShardWriter {
             return Err(failed(source));
         }
         self.is_finished = true;
-        // The lock file goes last: before the rename, its absence would let another writer take the folder over.
+        // The lock file goes last: before the rename, its absence would let another writer take the
+        // folder over.
         fs::remove_file(output.join(LOCK_FILE)).map_err(failed)?;
         remove_dataset(&aside).map_err(failed)?;
         sync_folder(parent(output))
     }
 
-    fn open_shard(&mut self) -> Result<&OpenShard, Error> {
-        if self.shard.is_none() {
-            let shard_idx = self.index.shards.len();
-            self.shard = Some(OpenShard {
-                tokens: HashedFile::create("the token shard", self.temporary.join(tokens_file(shard_idx)))?,
-                documents: HashedFile::create("the document ends", self.temporary.join(documents_file(shard_idx)))?,
-                n_tokens: 0,
-                n_documents: 0,
-            });
-        }
-        Ok(self.shard.as_ref().expect("just set"))
+    fn open_shard(&mut self) -> Result<&mut OpenShard, Error> {
+        let shard = match self.shard.take() {
+            Some(shard) => shard,
+            None => {
+                let shard_idx = self.index.shards.len();
+                let tokens = HashedFile::create(
+                    "the token shard",
+                    self.temporary.join(tokens_file(shard_idx)),
+                )?;
+                let documents = self.temporary.join(documents_file(shard_idx));
+                let documents = HashedFile::create("the document ends", documents)?;
+                OpenShard { tokens, documents, n_tokens: 0, n_documents: 0 }
+            }
+        };
+        Ok(self.shard.insert(shard))
     }
 
     fn close_shard(&mut self) -> Result<(), Error> {
@@ -217,7 +230,6 @@ impl OpenShard {
 }
 
 /// A file with a running checksum.
-#[derive(Debug)]
 struct HashedFile {
     what: &'static str,
     path: PathBuf,
@@ -228,7 +240,12 @@ struct HashedFile {
 impl HashedFile {
     fn create(what: &'static str, path: PathBuf) -> Result<HashedFile, Error> {
         let file = File::create(&path).map_err(|source| Error::write(what, &path, source))?;
-        Ok(HashedFile { what, path, file: BufWriter::with_capacity(1 << 20, file), hash: Box::default() })
+        Ok(HashedFile {
+            what,
+            path,
+            file: BufWriter::with_capacity(1 << 20, file),
+            hash: Box::default(),
+        })
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
@@ -261,7 +278,8 @@ fn check_output(output: &Path, overwrite: bool) -> Result<(), Error> {
     }
 }
 
-/// Creates the temporary folder, or takes over one that no living process holds; empties and locks it.
+/// Creates the temporary folder, or takes over one that no living process holds; empties and locks
+/// it.
 fn claim(temporary: &Path, output: &Path) -> Result<File, Error> {
     let failed = |source| Error::write("the dataset", output, source);
     match fs::create_dir(temporary) {
@@ -275,7 +293,9 @@ fn claim(temporary: &Path, output: &Path) -> Result<File, Error> {
         Err(TryLockError::WouldBlock) => return Err(Error::WriterBusy { path: output.to_owned() }),
         Err(TryLockError::Error(source)) => return Err(failed(source)),
     }
-    let leftovers = fs::read_dir(temporary).and_then(|entries| entries.collect::<Result<Vec<_>, _>>()).map_err(failed)?;
+    let leftovers = fs::read_dir(temporary)
+        .and_then(|entries| entries.collect::<Result<Vec<_>, _>>())
+        .map_err(failed)?;
     for entry in &leftovers {
         let name = entry.file_name().to_string_lossy().into_owned();
         if !(name == LOCK_FILE || name == INDEX_FILE || name.starts_with("shard_")) {

@@ -1,4 +1,7 @@
 //! Encoding in constant memory.
+//!
+//! A piece is encoded once enough of the text behind it is known that nothing further can change
+//! it: no special token can start within it, and its end is `LOOKAHEAD` away from the unknown.
 
 use std::io::{BufRead, ErrorKind};
 
@@ -14,9 +17,6 @@ const READ_BYTES: usize = 1 << 16;
 const READY_IDS: usize = 1 << 12;
 
 /// The ids of a text that is being read; see [`Tokenizer::encode_stream`].
-///
-/// A piece is encoded once enough of the text behind it is known that nothing further can change
-/// it: no special token can start within it, and its end is [`LOOKAHEAD`] away from the unknown.
 pub struct TokenStream<'t, R> {
     encoder: Encoder<'t>,
     reader: R,

@@ -54,7 +54,10 @@ pub(super) struct Vocabulary<'a> {
 }
 
 impl<'a> Vocabulary<'a> {
-    pub(super) fn read(root: &'a Map<String, Value>, model: &'a Map<String, Value>) -> Result<Self> {
+    pub(super) fn read(
+        root: &'a Map<String, Value>,
+        model: &'a Map<String, Value>,
+    ) -> Result<Self> {
         let Some(vocab) = get(model, "vocab") else { return invalid("model has no vocab") };
         let vocab = entries(vocab, "model.vocab")?;
         let n_in_model = vocab.len();

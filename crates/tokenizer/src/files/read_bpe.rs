@@ -98,9 +98,8 @@ fn merge(merge: &Value) -> Result<(&str, &str)> {
 }
 
 fn halves(line: &str) -> Option<(&str, &str)> {
-    line.split_once(' ').filter(|(left, right)| {
-        !left.is_empty() && !right.is_empty() && !right.contains(' ')
-    })
+    line.split_once(' ')
+        .filter(|(left, right)| !left.is_empty() && !right.is_empty() && !right.contains(' '))
 }
 
 /// Says whether a space is put before text.
@@ -162,9 +161,7 @@ fn build(
     }
     let merges: Vec<[TokenId; 3]> = merges
         .iter()
-        .map(|(left, right)| {
-            Ok([id_of(left)?, id_of(right)?, id_of(&[*left, *right].concat())?])
-        })
+        .map(|(left, right)| Ok([id_of(left)?, id_of(right)?, id_of(&[*left, *right].concat())?]))
         .collect::<Result<_>>()?;
 
     let mut is_text = vec![false; tokens.len()];

@@ -27,8 +27,7 @@ where
     let mut counts = Counts::default();
     let mut batch = Batch { documents: Vec::new(), n_bytes: 0, n_counted: 0 };
     for (index, document) in documents.into_iter().enumerate() {
-        let document =
-            document.map_err(|error| Error::Document { index, source: error.into() })?;
+        let document = document.map_err(|error| Error::Document { index, source: error.into() })?;
         batch.n_bytes += document.len();
         batch.documents.push(document);
         if batch.n_bytes >= BATCH_BYTES {
@@ -62,6 +61,7 @@ impl Batch {
         // A few parts per thread between reports: `report` need not be callable from all threads.
         let n_at_once = PART_BYTES * 4 * rayon::current_num_threads();
         let mut rest = &segments[..];
+        let mut n_done = self.n_counted;
         while !rest.is_empty() {
             let mut n_bytes = 0;
             let n = rest.iter().take_while(|part| {
@@ -74,9 +74,12 @@ impl Batch {
             for part in count_parts(now) {
                 add(counts, part);
             }
-            self.n_counted += n_bytes as u64;
-            report(Progress::Counting { n_bytes: self.n_counted });
+            n_done += n_bytes as u64;
+            report(Progress::Counting { n_bytes: n_done });
         }
+        // Special tokens, which no part has, are done as well.
+        self.n_counted += self.n_bytes as u64;
+        report(Progress::Counting { n_bytes: self.n_counted });
         self.documents.clear();
         self.n_bytes = 0;
     }

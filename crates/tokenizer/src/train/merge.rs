@@ -97,9 +97,7 @@ struct Candidate {
 impl Ord for Candidate {
     fn cmp(&self, other: &Self) -> Ordering {
         let by_count = self.count.cmp(&other.count);
-        by_count
-            .then_with(|| self.left.cmp(&other.left))
-            .then_with(|| self.right.cmp(&other.right))
+        by_count.then_with(|| self.left.cmp(&other.left)).then_with(|| self.right.cmp(&other.right))
     }
 }
 

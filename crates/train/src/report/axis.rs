@@ -25,6 +25,9 @@ impl Axis {
     pub(super) fn tight(values: impl Iterator<Item = f64>, n_ticks: usize) -> Self {
         let (low, high) = range(values);
         let step = nice_step((high - low) / n_ticks as f64);
+        // Between whole numbers, such as steps, there is nothing to mark.
+        let is_whole = low.fract() == 0.0 && high.fract() == 0.0;
+        let step = if is_whole { step.max(1.0) } else { step };
         Self { low, high, scale: Scale::Linear, ticks: linear_ticks(low, high, step) }
     }
 
@@ -62,14 +65,14 @@ impl Axis {
         Self { low, high, scale: Scale::Log, ticks }
     }
 
-    /// Where `value` lies: 0 at the low end, 1 at the high end, clamped to them.
+    /// Where `value` lies: 0 at the low end, 1 at the high end; at most 100 lengths of the axis away.
     pub(super) fn position(&self, value: f64) -> f64 {
         let along = |value: f64| match self.scale {
             Scale::Linear => value,
             Scale::Log => value.max(f64::MIN_POSITIVE).log10(),
         };
         let (low, high) = (along(self.low), along(self.high));
-        ((along(value) - low) / (high - low)).clamp(0.0, 1.0)
+        ((along(value) - low) / (high - low)).clamp(-100.0, 100.0)
     }
 }
 
@@ -191,10 +194,10 @@ mod tests {
     fn positions_run_from_zero_to_one() {
         let linear = Axis::rounded([0.0, 10.0].into_iter(), 5);
         assert_eq!(linear.position(2.5), 0.25);
-        assert_eq!((linear.position(-5.0), linear.position(50.0)), (0.0, 1.0));
+        assert_eq!((linear.position(-5.0), linear.position(1e9)), (-0.5, 100.0));
         let log = Axis::log([0.01, 100.0].into_iter());
         assert!((log.position(1.0) - 0.5).abs() < 1e-12);
-        assert_eq!(log.position(-1.0), 0.0);
+        assert!(log.position(-1.0).is_finite());
     }
 
     #[test]
@@ -220,7 +223,7 @@ mod tests {
                 assert!((1..=60).contains(&axis.ticks.len()), "{values:?}: {axis:?}");
                 for value in values {
                     let position = axis.position(*value);
-                    assert!(value.is_nan() || (0.0..=1.0).contains(&position), "{values:?}");
+                    assert!(value.is_nan() || (-100.0..=100.0).contains(&position), "{values:?}");
                 }
             }
         }

@@ -15,6 +15,10 @@ pub(super) struct Chart {
     pub(super) y_label: &'static str,
     pub(super) y_scale: Scale,
     pub(super) y_from_zero: bool,
+    /// Where the y axis ends at most; curves above leave the plot. Say so in `note`.
+    pub(super) y_cut: Option<f64>,
+    /// A remark beside the legend; may be empty.
+    pub(super) note: String,
     /// Width and height in SVG units, about a CSS pixel each.
     pub(super) size: (f64, f64),
     pub(super) series: Vec<Series>,
@@ -69,6 +73,9 @@ pub(super) fn figure(chart: &Chart) -> String {
         }
         html.push_str("</ul>");
     }
+    if !chart.note.is_empty() {
+        let _ = write!(html, "<p class=\"cut\">{}</p>", escape(&chart.note));
+    }
     html.push_str("</figcaption>\n");
     match series.is_empty() {
         true => html.push_str("<p class=\"empty\">No values were recorded.</p>\n"),
@@ -80,12 +87,13 @@ pub(super) fn figure(chart: &Chart) -> String {
 
 fn axes(chart: &Chart, series: &[&Series]) -> (Axis, Axis) {
     let all = || series.iter().flat_map(|s| &s.points);
-    let n_x_ticks = (chart.size.0 / 90.0) as usize;
+    let n_x_ticks = (chart.size.0 / 70.0) as usize;
     let x = Axis::tight(all().map(|p| p.0), n_x_ticks.max(2));
     let zero = chart.y_from_zero.then_some(0.0);
+    let y_values = || all().map(|p| p.1.min(chart.y_cut.unwrap_or(f64::INFINITY)));
     let y = match chart.y_scale {
-        Scale::Linear => Axis::rounded(all().map(|p| p.1).chain(zero), 5),
-        Scale::Log => Axis::log(all().map(|p| p.1)),
+        Scale::Linear => Axis::rounded(y_values().chain(zero), 6),
+        Scale::Log => Axis::log(y_values()),
     };
     (x, y)
 }
@@ -137,8 +145,12 @@ fn svg(chart: &Chart, series: &[&Series]) -> String {
         escape(chart.y_label)
     );
 
+    let _ = writeln!(
+        svg,
+        "<clipPath id=\"{id}-clip\"><rect x=\"0\" y=\"{TOP}\" width=\"{width}\" height=\"{height}\"/></clipPath>"
+    );
     for s in series {
-        let _ = write!(svg, "<g class=\"{}\">", s.style.class());
+        let _ = write!(svg, "<g class=\"{}\" clip-path=\"url(#{id}-clip)\">", s.style.class());
         let mut path = String::new();
         for (i, &(x, y)) in s.points.iter().enumerate() {
             let command = if i == 0 { 'M' } else { 'L' };

@@ -28,7 +28,8 @@ pub(super) fn window(n_records: usize) -> usize {
 
 /// The mean of `y` over a window centred at each point, so that the curve does not lag behind.
 ///
-/// The window shrinks on both sides towards the ends: a one-sided mean there would bend the curve.
+/// Towards the start the window shrinks on both sides, for a loss falls so fast there that a one-sided
+/// mean would hide it. At the end, where curves are flat, it is cut off, so that noise stays hidden.
 pub(super) fn smoothed(points: &Points) -> Points {
     let half = window(points.len()) / 2;
     let mut sums = Vec::with_capacity(points.len() + 1);
@@ -37,8 +38,9 @@ pub(super) fn smoothed(points: &Points) -> Points {
         sums.push(sums[i] + y);
     }
     let mean = |i: usize| {
-        let half = half.min(i).min(points.len() - 1 - i);
-        (sums[i + half + 1] - sums[i - half]) / (2 * half + 1) as f64
+        let half = half.min(i);
+        let (start, end) = (i - half, (i + half + 1).min(points.len()));
+        (sums[end] - sums[start]) / (end - start) as f64
     };
     points.iter().enumerate().map(|(i, &(x, _))| (x, mean(i))).collect()
 }
@@ -69,6 +71,21 @@ pub(super) fn thinned(points: Points) -> Points {
     kept
 }
 
+/// The value to cut the y axis at, and after how many points the curve stays below.
+///
+/// A loss falls from its first value so fast that an axis with room for it would press the rest of the
+/// run flat. Never cuts off anything after the first 5% of the run. `None` if those take less than half of the
+/// height.
+pub(super) fn start_to_cut(points: &Points) -> Option<(f64, usize)> {
+    let skipped = points.len() / 20;
+    let rest = &points[skipped..];
+    let low = rest.iter().map(|p| p.1).fold(f64::INFINITY, f64::min);
+    let cut = rest.iter().map(|p| p.1).fold(f64::NEG_INFINITY, f64::max);
+    let first = points.first()?.1;
+    let n_above = points.iter().rposition(|p| p.1 > cut).map_or(0, |last| last + 1);
+    (n_above > 0 && first - low > 2.0 * (cut - low)).then_some((cut, n_above))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,11 +93,12 @@ mod tests {
     #[test]
     fn smoothing_keeps_straight_lines_and_removes_alternation() {
         let line: Points = (0..500).map(|i| (i as f64, 3.0 * i as f64)).collect();
-        for (got, want) in smoothed(&line).iter().zip(&line) {
+        for (got, want) in smoothed(&line)[..490].iter().zip(&line) {
             assert!((got.1 - want.1).abs() < 1e-6);
         }
+        assert_eq!(smoothed(&line)[0], line[0]);
         let alternating: Points = (0..500).map(|i| (i as f64, (i % 2) as f64)).collect();
-        assert!(smoothed(&alternating)[20..480].iter().all(|p| (p.1 - 0.5).abs() < 0.05));
+        assert!(smoothed(&alternating)[20..].iter().all(|p| (p.1 - 0.5).abs() < 0.1));
         assert_eq!(smoothed(&vec![]), []);
         assert_eq!(smoothed(&vec![(0.0, 7.0)]), [(0.0, 7.0)]);
     }
@@ -97,5 +115,18 @@ mod tests {
             assert_eq!((thin[0], thin[thin.len() - 1]), (points[0], points[n - 1]));
             assert!(thin.is_sorted_by(|a, b| a.0 < b.0));
         }
+    }
+
+    #[test]
+    fn only_a_steep_start_is_cut() {
+        let falling: Points = (0..200).map(|i| (i as f64, 2.0 + 8.0 * 0.8f64.powi(i))).collect();
+        assert_eq!(start_to_cut(&falling), Some((falling[10].1, 10)));
+        let straight: Points = (0..200).map(|i| (i as f64, -i as f64)).collect();
+        assert_eq!(start_to_cut(&straight), None);
+        let mut spiked = falling.clone();
+        spiked[100].1 = 10.0;
+        assert_eq!(start_to_cut(&spiked), None);
+        assert_eq!(start_to_cut(&vec![]), None);
+        assert_eq!(start_to_cut(&vec![(0.0, 1.0)]), None);
     }
 }

@@ -3,6 +3,9 @@
 //! The page works without scripts; they only add the values under the pointer.
 
 mod page;
+mod run_charts;
+mod figures;
+mod tables;
 mod curves;
 mod chart;
 mod axis;

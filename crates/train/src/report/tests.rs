@@ -115,7 +115,7 @@ fn the_page_asks_for_nothing_from_outside() {
     // The one address is the name of the SVG namespace in the script, which is never fetched.
     assert_eq!(html.matches("://").count(), 1);
     assert!(html.contains("http://www.w3.org/2000/svg"));
-    for fetching in ["src=", "@import", "url(", "fetch(", "XMLHttpRequest"] {
+    for fetching in ["src=", "@import", "url(h", "fetch(", "XMLHttpRequest"] {
         assert!(!html.contains(fetching), "{fetching}");
     }
 }
@@ -141,6 +141,19 @@ fn the_curve_of_a_known_run_has_known_coordinates() {
     (records[0].loss, records[1].loss, records[1].step) = (0.0, 10.0, 10);
     let html = page(&Report { records: &records, ..Report::default() });
     assert!(html.contains("<path d=\"M58 336L1026 12\"/>"), "{html}");
+}
+
+#[test]
+fn a_validation_loss_that_rises_stays_in_the_plot() {
+    let mut records = records(1000);
+    for record in &mut records {
+        record.loss = 3.0 + 5.0 * (-(record.step as f64) / 15.0).exp();
+    }
+    let falling = page(&Report { records: &records, ..Report::default() });
+    assert!(falling.contains("Not shown: loss above the axis in the first"));
+    records[999].validation = Some(Validation { loss: 31.0, bits_per_byte: None });
+    let html = page(&Report { records: &records, ..Report::default() });
+    assert!(html.contains(">35</text>"), "the axis reaches the last validation loss");
 }
 
 #[test]

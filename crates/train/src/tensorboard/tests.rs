@@ -59,7 +59,7 @@ fn masked_crc_by_division(bytes: &[u8]) -> u32 {
         }
     }
     let crc = crc ^ u32::MAX;
-    ((crc >> 15) | (crc << 17)).wrapping_add(0xa282_ead8)
+    (crc >> 15).wrapping_add(crc << 17).wrapping_add(0xa282_ead8)
 }
 
 fn events(path: &Path) -> Vec<Vec<(u64, Field)>> {

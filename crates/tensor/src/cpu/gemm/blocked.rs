@@ -1,12 +1,12 @@
 //! The loops around the micro-kernel: which block is packed when, and who works on it.
 //!
 //! ```text
-//! for columns of B that fit the last-level cache        (n_block)
-//!   for steps of k that fit a strip into the L1 cache   (k_block)
-//!     pack B[k_block, n_block] in strips, shared by all threads
-//!     for tiles of C, in parallel                       (m_block × columns)
-//!       pack A[m_block, k_block] in strips, fits the L2 cache
-//!       for strips of B, for strips of A: micro-kernel
+//! for columns of B that fit the last-level cache
+//!   for steps of k that fit the L2 cache together with a block of A
+//!     pack B[ks, columns] in strips, shared by all threads, unless C is a single block of rows
+//!     for blocks of C, in parallel
+//!       pack A[rows, ks] in strips
+//!       for strips of B (packed now, if they were not before), for strips of A: micro-kernel
 //! ```
 
 use std::ops::Range;
@@ -17,20 +17,20 @@ use super::kernel::{Kernel, Loops, Tile};
 use super::pack::{self, Source};
 use super::scratch::{Scratch, Slot};
 use super::split::Split;
-use super::{MatRef, Parallel, Product};
+use super::{Parallel, Product};
 
-/// Most steps of `k` in a block. It sets the order of summation, so it must not depend on the number of threads.
-const K_BLOCK: usize = 512;
-/// Most rows of `A` in a block.
-const M_BLOCK: usize = 168;
 /// Most columns of `B` packed at a time.
 const N_BLOCK: usize = 4096;
 /// Multiply-adds below which a product stays on one thread.
-const PARALLEL_WORK: usize = 1 << 19;
+const PARALLEL_WORK: usize = 1 << 22;
+/// Tasks per thread, so that a thread which the system holds up does not hold up the others.
+const TASKS_PER_THREAD: usize = 4;
 /// Rows of `C` up to which `B` is read where it lies if its rows are contiguous: a packed copy would not pay.
-const DIRECT_B_ROWS: usize = 64;
+const IN_PLACE_B_ROWS: usize = 64;
+/// Columns from which on `B`, where it lies, is read in short blocks of `k`.
+const WIDE_B_COLS: usize = 512;
 /// Columns of `C` up to which `A` is read where it lies.
-const DIRECT_A_COLS: usize = 64;
+const IN_PLACE_A_COLS: usize = 64;
 
 /// A pointer that tasks share; they write to disjoint elements.
 #[derive(Clone, Copy)]
@@ -50,73 +50,98 @@ impl SharedMut {
 
 /// Computes a product of non-zero dimensions whose views were checked, on a kernel that is available.
 pub(super) fn run(kernel: Kernel, product: &mut Product, parallel: Parallel) {
-    let n_threads =
-        if product.m * product.n * product.k < PARALLEL_WORK || parallel == Parallel::Serial {
-            1
-        } else {
-            rayon::current_num_threads()
-        };
-    let plan = Plan {
-        loops: kernel.loops(),
-        m: product.m,
-        alpha: product.alpha,
-        a: product.a,
-        b: product.b,
-        beta: product.beta,
-        c: SharedMut(product.c.data.as_mut_ptr()),
-        c_row_stride: product.c.row_stride,
-        pack_a: product.n > DIRECT_A_COLS,
-        pack_b: product.b.col_stride != 1 || product.m > DIRECT_B_ROWS,
-        n_threads,
+    let n_threads = if parallel == Parallel::Serial
+        || product.m.saturating_mul(product.n).saturating_mul(product.k) < PARALLEL_WORK
+    {
+        1
+    } else {
+        rayon::current_num_threads()
     };
+    let plan = Plan::new(kernel.loops(), product, n_threads);
     if n_threads == 1 {
-        plan.run(product.n, product.k);
+        plan.run();
     } else {
         // One hand-over to the pool for the whole product instead of one per loop.
-        rayon::scope(|_| plan.run(product.n, product.k));
+        rayon::scope(|_| plan.run());
     }
 }
 
-/// A product with all that its loops have in common.
+/// A product and how it is cut.
 struct Plan<'a> {
     loops: &'static Loops,
-    m: usize,
-    alpha: f32,
-    a: MatRef<'a>,
-    b: MatRef<'a>,
-    beta: f32,
+    product: &'a Product<'a>,
+    /// The elements of `product.c`.
     c: SharedMut,
-    c_row_stride: usize,
-    pack_a: bool,
-    pack_b: bool,
     n_threads: usize,
+    /// Blocks of `A`.
+    row_blocks: Split,
+    /// Whether strips of `B` are packed once for several blocks of `A`.
+    shares_b: bool,
+    /// Whether strips of `B` are read where they lie, as far as they are whole vectors.
+    b_in_place: bool,
+    a_in_place: bool,
 }
 
-/// One panel of `B`: `ks × columns`, packed as far as [`Plan::packs_strip`] says.
+/// Part of `B`: `ks × columns`.
 struct Panel {
     ks: Range<usize>,
     columns: Range<usize>,
+    /// Its strips, if they are shared.
     packed: SharedMut,
 }
 
-impl Plan<'_> {
-    fn run(&self, n: usize, k: usize) {
+impl<'a> Plan<'a> {
+    fn new(loops: &'static Loops, product: &'a mut Product<'_>, n_threads: usize) -> Self {
+        let c = SharedMut(product.c.data.as_mut_ptr());
+        let (m, n) = (product.m, product.n);
+        let n_blocks = m.div_ceil(loops.m_block);
+        let n_blocks = if n_threads == 1 || (n_blocks == 1 && m <= n) {
+            n_blocks
+        } else {
+            let n_tasks = (n_threads * TASKS_PER_THREAD).min(m.div_ceil(4 * loops.max_rows));
+            n_blocks.max(n_tasks).next_multiple_of(n_threads)
+        };
+        let row_blocks = Split::into_parts(m, n_blocks, 1);
+        Self {
+            loops,
+            c,
+            n_threads,
+            row_blocks,
+            shares_b: row_blocks.n_parts() > 1,
+            b_in_place: product.b.col_stride == 1 && m <= IN_PLACE_B_ROWS,
+            a_in_place: n <= IN_PLACE_A_COLS,
+            product,
+        }
+    }
+
+    fn run(&self) {
         let width = self.loops.max_cols;
-        let k_split = Split::at_most(k, K_BLOCK, 1);
-        let n_split = Split::at_most(n, N_BLOCK, width);
-        let most_k = k_split.part(0).len();
+        let k_split = Split::at_most(self.product.k, self.k_block(), 1);
+        let n_split = Split::at_most(self.product.n, N_BLOCK, width);
         let most_columns = n_split.part(0).len().next_multiple_of(width);
-        let mut packed = Scratch::take(
-            Slot::B,
-            if self.pack_b { most_k * most_columns } else { most_k * width },
-        );
+        let mut packed =
+            self.shares_b.then(|| Scratch::take(Slot::Panel, k_split.part(0).len() * most_columns));
+        let packed = SharedMut(packed.as_mut().map_or(std::ptr::null_mut(), Scratch::as_mut_ptr));
         for columns in n_split.parts() {
             for ks in k_split.parts() {
-                let panel =
-                    Panel { ks, columns: columns.clone(), packed: SharedMut(packed.as_mut_ptr()) };
-                self.pack_panel(&panel);
+                let panel = Panel { ks, columns: columns.clone(), packed };
+                if self.shares_b {
+                    self.pack_panel(&panel);
+                }
                 self.multiply_panel(&panel);
             }
+        }
+    }
+
+    /// Most steps of `k` at a time; depends on the shape alone.
+    fn k_block(&self) -> usize {
+        let Product { m, n, .. } = *self.product;
+        if self.b_in_place && n > WIDE_B_COLS {
+            // Walking down a strip of a wide `B` touches a page per step: so walk along its rows as far as revisiting
+            // `C` allows.
+            if m <= 8 { 16 } else { 128 }
+        } else {
+            self.loops.k_block
         }
     }
 
@@ -129,84 +154,63 @@ impl Plan<'_> {
         }
     }
 
-    /// Whether the strip of `B` that starts at a column of the panel is packed: vectors that would reach behind the
-    /// last column always are.
-    fn packs_strip(&self, panel: &Panel, column: usize) -> bool {
-        self.pack_b
-            || (panel.columns.end - column < self.loops.max_cols
-                && panel.columns.len() % self.loops.lanes != 0)
-    }
-
-    /// Where a packed strip of `B` lies.
-    fn packed_strip(&self, panel: &Panel, column: usize) -> *mut f32 {
-        let offset = if self.pack_b { (column - panel.columns.start) * panel.ks.len() } else { 0 };
-        panel.packed.get().wrapping_add(offset)
-    }
-
+    /// Packs all strips of a panel.
     fn pack_panel(&self, panel: &Panel) {
         let width = self.loops.max_cols;
         let n_strips = panel.columns.len().div_ceil(width);
-        let b = self.b;
-        let pack = |strip: usize| {
-            let column = panel.columns.start + strip * width;
-            if self.packs_strip(panel, column) {
-                let lanes = column..(column + width).min(panel.columns.end);
-                // SAFETY: lanes and ks are inside `B`; the strip has its own part of the buffer, a whole number of
-                // vectors wide; the kernel is available.
+        let tasks = Split::into_parts(n_strips, self.n_threads * TASKS_PER_THREAD, 1);
+        self.for_each(tasks.n_parts(), |idx| {
+            for strip in tasks.part(idx) {
+                let offset = strip * width;
+                // SAFETY: the buffer holds all strips of the panel, and each belongs to one task.
                 unsafe {
-                    let dst = self.packed_strip(panel, column);
-                    let source = Source {
-                        start: b.data.as_ptr(),
-                        lane_stride: b.col_stride,
-                        k_stride: b.row_stride,
-                    };
-                    pack::strip(self.loops, source, lanes, panel.ks.clone(), width, dst);
+                    let dst = panel.packed.get().add(offset * panel.ks.len());
+                    self.pack_b_strip(panel, panel.columns.start + offset, dst);
                 }
             }
-        };
-        let tasks =
-            Split::into_parts(n_strips, if self.pack_b { 4 * self.n_threads } else { 1 }, 1);
-        self.for_each(tasks.n_parts(), |idx| tasks.part(idx).for_each(&pack));
+        });
+    }
+
+    /// Packs the strip of `B` that starts at `column`.
+    ///
+    /// # Safety
+    /// `dst` has room for `max_cols` floats per step of `k`, and nobody else uses it.
+    unsafe fn pack_b_strip(&self, panel: &Panel, column: usize, dst: *mut f32) {
+        let b = self.product.b;
+        let source =
+            Source { start: b.data.as_ptr(), lane_stride: b.col_stride, k_stride: b.row_stride };
+        let width = self.loops.max_cols;
+        let lanes = column..(column + width).min(panel.columns.end);
+        // SAFETY: lanes and ks are inside `B`, a strip is a whole number of vectors wide, the kernel is available.
+        unsafe { pack::strip(self.loops, source, lanes, panel.ks.clone(), width, dst) };
     }
 
     fn multiply_panel(&self, panel: &Panel) {
-        let max_rows = self.loops.max_rows;
-        // Several tasks per thread, so that a thread which the system holds up does not hold up the others.
-        let n_wanted = if self.n_threads == 1 { 1 } else { 4 * self.n_threads };
-        let rows = Split::at_most(self.m, M_BLOCK, 1);
-        let rows = if rows.n_parts() < n_wanted {
-            Split::into_parts(self.m, n_wanted.min(self.m.div_ceil(4 * max_rows)), 1)
-        } else {
-            rows
-        };
-        let columns = Split::into_parts(
-            panel.columns.len(),
-            n_wanted
-                .div_ceil(rows.n_parts())
-                .min(panel.columns.len().div_ceil(8 * self.loops.max_cols)),
-            self.loops.max_cols,
-        );
-        let n_across = columns.n_parts();
-        self.for_each(rows.n_parts() * n_across, |idx| {
-            let across = columns.part(idx % n_across);
-            let across = panel.columns.start + across.start..panel.columns.start + across.end;
-            self.multiply_block(panel, rows.part(idx / n_across), across);
+        let width = self.loops.max_cols;
+        let n_down = self.row_blocks.n_parts();
+        let n_tasks = if self.n_threads == 1 { 1 } else { self.n_threads * TASKS_PER_THREAD };
+        // Each task packs its rows of A, which must pay.
+        let n_across = n_tasks.div_ceil(n_down).min(panel.columns.len().div_ceil(4 * width));
+        let across = Split::into_parts(panel.columns.len(), n_across, width);
+        self.for_each(n_down * across.n_parts(), |idx| {
+            let columns = across.part(idx % across.n_parts());
+            let columns = panel.columns.start + columns.start..panel.columns.start + columns.end;
+            self.multiply_block(panel, self.row_blocks.part(idx / across.n_parts()), columns);
         });
     }
 
     /// Adds the panel's part to `C[rows, columns]`.
     fn multiply_block(&self, panel: &Panel, rows: Range<usize>, columns: Range<usize>) {
         let (loops, k) = (self.loops, panel.ks.len());
+        let Product { alpha, a, b, beta, ref c, .. } = *self.product;
         let strips = Split::at_most(rows.len(), loops.max_rows, 1);
-        let a = Source {
-            start: self.a.data.as_ptr(),
-            lane_stride: self.a.row_stride,
-            k_stride: self.a.col_stride,
-        };
-        let mut scratch = None;
-        if self.pack_a {
-            let packed =
-                scratch.insert(Scratch::take(Slot::A, rows.len() * k + loops.lanes)).as_mut_ptr();
+        let a =
+            Source { start: a.data.as_ptr(), lane_stride: a.row_stride, k_stride: a.col_stride };
+        let mut packed_a = None;
+        if !self.a_in_place {
+            let dst = packed_a
+                .insert(Scratch::take(Slot::RowBlock, rows.len() * k + loops.lanes))
+                .as_mut_ptr();
             for strip in strips.parts() {
                 let lanes = rows.start + strip.start..rows.start + strip.end;
                 // SAFETY: lanes and ks are inside `A`; the scratch holds a strip after the other and one vector more;
@@ -218,21 +222,28 @@ impl Plan<'_> {
                         lanes,
                         panel.ks.clone(),
                         strip.len(),
-                        packed.add(strip.start * k),
+                        dst.add(strip.start * k),
                     )
                 };
             }
         }
-        let packed_a = scratch.as_mut().map(|scratch| scratch.as_mut_ptr().cast_const());
+        let packed_a = packed_a.as_mut().map(|scratch| scratch.as_mut_ptr().cast_const());
+        let mut packed_b = None;
 
         for column in columns.clone().step_by(loops.max_cols) {
-            let (b, b_k_stride) = if self.packs_strip(panel, column) {
-                (self.packed_strip(panel, column).cast_const(), loops.max_cols)
+            let n_columns = (columns.end - column).min(loops.max_cols);
+            let (b, b_k_stride) = if self.shares_b {
+                let strip = panel.packed.get().wrapping_add((column - panel.columns.start) * k);
+                (strip.cast_const(), loops.max_cols)
+            } else if self.b_in_place && n_columns.is_multiple_of(loops.lanes) {
+                (b.data.as_ptr().wrapping_add(panel.ks.start * b.row_stride + column), b.row_stride)
             } else {
-                (
-                    self.b.data.as_ptr().wrapping_add(panel.ks.start * self.b.row_stride + column),
-                    self.b.row_stride,
-                )
+                let strip = packed_b
+                    .get_or_insert_with(|| Scratch::take(Slot::ColumnStrip, k * loops.max_cols))
+                    .as_mut_ptr();
+                // SAFETY: the scratch holds a strip and is this task's own.
+                unsafe { self.pack_b_strip(panel, column, strip) };
+                (strip.cast_const(), loops.max_cols)
             };
             for strip in strips.parts() {
                 let row = rows.start + strip.start;
@@ -249,17 +260,17 @@ impl Plan<'_> {
                 unsafe {
                     (loops.tile)(&Tile {
                         rows: strip.len(),
-                        cols: (columns.end - column).min(loops.max_cols),
+                        cols: n_columns,
                         k,
-                        alpha: self.alpha,
+                        alpha,
                         a,
                         a_row_stride,
                         a_k_stride,
                         b,
                         b_k_stride,
-                        beta: if panel.ks.start == 0 { self.beta } else { 1.0 },
-                        c: self.c.get().add(row * self.c_row_stride + column),
-                        c_row_stride: self.c_row_stride,
+                        beta: if panel.ks.start == 0 { beta } else { 1.0 },
+                        c: self.c.get().add(row * c.row_stride + column),
+                        c_row_stride: c.row_stride,
                     });
                 }
             }

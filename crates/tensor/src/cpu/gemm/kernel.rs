@@ -75,6 +75,10 @@ pub(super) struct Loops {
     pub(super) max_cols: usize,
     /// Floats in a vector; divides `max_cols`.
     pub(super) lanes: usize,
+    /// Most steps of `k` in a block. They set the order of summation, so no number of threads enters.
+    pub(super) k_block: usize,
+    /// Most rows of `A` in a block.
+    pub(super) m_block: usize,
     /// The micro-kernel.
     pub(super) tile: unsafe fn(&Tile),
     /// Copies lanes that lie side by side.

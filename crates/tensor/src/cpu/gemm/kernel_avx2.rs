@@ -16,6 +16,8 @@ pub(super) static LOOPS: Loops = Loops {
     max_rows: MAX_ROWS,
     max_cols: MAX_VECTORS * LANES,
     lanes: LANES,
+    k_block: 384,
+    m_block: 120,
     tile,
     copy,
     transpose,

@@ -15,6 +15,8 @@ pub(super) static LOOPS: Loops = Loops {
     max_rows: MAX_ROWS,
     max_cols: MAX_VECTORS * LANES,
     lanes: LANES,
+    k_block: 1024,
+    m_block: 168,
     tile,
     copy,
     transpose,

@@ -9,17 +9,21 @@ struct Line([f32; LINE_LEN]);
 
 const LINE_LEN: usize = 16;
 
-/// Where a thread keeps its idle buffers: one for `A`, one for `B`.
+/// What a buffer holds; a thread keeps one idle buffer of each kind.
 #[derive(Clone, Copy)]
 pub(super) enum Slot {
-    A,
-    B,
+    /// Strips of `B` that all threads share.
+    Panel,
+    /// Strips of `A` for one task.
+    RowBlock,
+    /// One strip of `B` for one task.
+    ColumnStrip,
 }
 
 thread_local! {
     // An attention layer makes thousands of products of microseconds each: allocating and faulting in fresh pages
     // for every one would cost more than the arithmetic. The contents never outlive a call.
-    static IDLE: [Cell<Vec<Line>>; 2] = const { [Cell::new(Vec::new()), Cell::new(Vec::new())] };
+    static IDLE: [Cell<Vec<Line>>; 3] = const { [const { Cell::new(Vec::new()) }; 3] };
 }
 
 /// A buffer on loan from its thread; given back when dropped.

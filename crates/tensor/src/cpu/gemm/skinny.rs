@@ -3,6 +3,8 @@
 //! Generating text multiplies a row or a few by every weight, `y = x·Wᵀ`: memory bandwidth is all that counts, and a
 //! packed copy of `W` would triple the traffic.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::blocked::SharedMut;
@@ -11,8 +13,10 @@ use super::scratch::{Scratch, Slot};
 use super::split::Split;
 use super::{MatRef, Parallel, Product};
 
-/// Multiply-adds that a task must have to be worth handing to another thread.
-const TASK_WORK: usize = 1 << 16;
+/// Multiply-adds below which a product stays on one thread.
+const PARALLEL_WORK: usize = 1 << 20;
+/// Tasks per thread, so that a thread which the system holds up does not hold up the others.
+const TASKS_PER_THREAD: usize = 4;
 
 /// Computes the product if it is of this kind, else returns false.
 ///
@@ -39,7 +43,7 @@ pub(super) fn run(kernel: Kernel, product: &mut Product, parallel: Parallel) -> 
     };
     let c = SharedMut(c.data.as_mut_ptr());
     let x = SharedMut(x.cast_mut());
-    let dots = |js: std::ops::Range<usize>| {
+    let dots = |js: Range<usize>| {
         // SAFETY: the views hold `n_few × k`, `n_many × k` and all of `c`, which was checked at entry; tasks write to
         // disjoint parts of `c`. The kernel is available.
         unsafe {
@@ -59,11 +63,14 @@ pub(super) fn run(kernel: Kernel, product: &mut Product, parallel: Parallel) -> 
             });
         }
     };
-    let n_tasks = (n_few * n_many * k / TASK_WORK).min(4 * rayon::current_num_threads());
-    if parallel == Parallel::Serial || n_tasks < 2 || rayon::current_num_threads() == 1 {
+    let n_threads = rayon::current_num_threads();
+    if parallel == Parallel::Serial
+        || n_threads == 1
+        || n_few.saturating_mul(n_many).saturating_mul(k) < PARALLEL_WORK
+    {
         dots(0..n_many);
     } else {
-        let split = Split::into_parts(n_many, n_tasks, 8);
+        let split = Split::into_parts(n_many, n_threads * TASKS_PER_THREAD, 8);
         (0..split.n_parts()).into_par_iter().with_max_len(1).for_each(|idx| dots(split.part(idx)));
     }
     true
@@ -71,7 +78,7 @@ pub(super) fn run(kernel: Kernel, product: &mut Product, parallel: Parallel) -> 
 
 /// A copy of a small matrix in row-major order.
 fn contiguous_rows(view: MatRef, rows: usize, k: usize) -> Scratch {
-    let mut copy = Scratch::take(Slot::A, rows * k);
+    let mut copy = Scratch::take(Slot::RowBlock, rows * k);
     let dst = copy.as_mut_ptr();
     for i in 0..rows {
         for p in 0..k {

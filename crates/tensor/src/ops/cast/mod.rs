@@ -1,6 +1,5 @@
 //! Conversion between dtypes.
 
-use half::bf16;
 use half::slice::HalfFloatSliceExt;
 
 use crate::{DType, Tensor};
@@ -33,6 +32,8 @@ pub fn cast(x: &Tensor, dtype: DType) -> Tensor {
 
 #[cfg(test)]
 mod tests {
+    use half::bf16;
+
     use super::*;
 
     #[test]

@@ -1,0 +1,48 @@
+//! Non-linearities, element by element.
+
+pub(in crate::ops) mod cpu;
+#[cfg(test)]
+mod tests;
+
+use crate::{DType, Tensor};
+
+/// Which non-linearity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `½·x·(1 + tanh(√(2/π)·(x + 0.044715·x³)))`: GPT-2's approximation of [`Activation::GeluErf`].
+    ///
+    /// Hendrycks and Gimpel, 2016, <https://arxiv.org/abs/1606.08415>, section 2.
+    GeluTanh,
+    /// `x·Φ(x)`, `Φ` the distribution function of N(0, 1); exact to 5e-7 absolute.
+    ///
+    /// Hendrycks and Gimpel, 2016, <https://arxiv.org/abs/1606.08415>, section 2.
+    GeluErf,
+    /// `x·σ(x)`, `σ(x) = 1/(1 + e^−x)`; also called swish.
+    ///
+    /// Ramachandran et al., 2017, <https://arxiv.org/abs/1710.05941>.
+    Silu,
+    /// `max(x, 0)`, with derivative 0 at 0.
+    Relu,
+}
+
+/// Applies `activation` to every element of `x`.
+///
+/// # Shapes
+/// `x` of any shape → that shape.
+pub fn activation(x: &Tensor, activation: Activation) -> Tensor {
+    let mut y = Tensor::unspecified(x.shape(), DType::F32);
+    cpu::forward(y.f32s_mut(), x.f32s(), activation);
+
+    let x_ = x.clone();
+    Tensor::from_op(y, &[x], move |mut dy, sink| {
+        if dy.is_unique() {
+            cpu::backward_in_place(dy.f32s_mut(), x_.f32s(), activation);
+            sink.add(&x_, dy);
+        } else {
+            let mut dx = Tensor::unspecified(x_.shape(), DType::F32);
+            dx.f32s_mut().copy_from_slice(dy.f32s());
+            cpu::backward_in_place(dx.f32s_mut(), x_.f32s(), activation);
+            sink.add(&x_, dx);
+        }
+    })
+}

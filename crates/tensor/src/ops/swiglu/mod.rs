@@ -1,0 +1,37 @@
+//! Gated linear unit with SiLU as the gate: `y = silu(gate) · up`, `silu(x) = x/(1 + e^−x)`.
+//!
+//! Shazeer, 2020, <https://arxiv.org/abs/2002.05202>, equation 6; the two projections come fused from one matrix.
+
+mod cpu;
+#[cfg(test)]
+mod tests;
+
+use crate::{DType, Tensor};
+
+// Dims: f feed-forward
+
+/// Multiplies the second half of every row by SiLU of the first.
+///
+/// # Shapes
+/// `gate_up: [..., 2f]`, gate then up → `[..., f]`.
+///
+/// # Panics
+/// If the last dimension is odd.
+#[track_caller]
+pub fn swiglu(gate_up: &Tensor) -> Tensor {
+    let (_, width) = gate_up.rows();
+    assert!(width.is_multiple_of(2), "swiglu: gate_up must be [..., 2f], not {:?}", gate_up.shape());
+    let f = width / 2;
+
+    let leading = &gate_up.shape()[..gate_up.shape().len() - 1];
+    let shape: Vec<usize> = leading.iter().copied().chain([f]).collect();
+    let mut y = Tensor::unspecified(&shape, DType::F32);
+    cpu::forward(y.f32s_mut(), gate_up.f32s(), f);
+
+    let gate_up_ = gate_up.clone();
+    Tensor::from_op(y, &[gate_up], move |dy, sink| {
+        let mut dgate_up = Tensor::unspecified(gate_up_.shape(), DType::F32);
+        cpu::backward(dgate_up.f32s_mut(), dy.f32s(), gate_up_.f32s(), f);
+        sink.add(&gate_up_, dgate_up);
+    })
+}

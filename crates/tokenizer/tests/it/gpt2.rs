@@ -1,0 +1,56 @@
+//! GPT-2's own vocabulary, which is too large to commit.
+
+use serde::Deserialize;
+use tokenizer::{Kind, Tokenizer};
+
+use crate::fixtures::{read, shared};
+
+/// Written by `oracle/tokenizer_golden.py`.
+#[derive(Deserialize)]
+struct Golden {
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    name: String,
+    text: String,
+    ids: Vec<u32>,
+}
+
+fn gpt2() -> Option<Tokenizer> {
+    let vocab = shared("data/02_tokenizer/cs336/gpt2_vocab.json")?;
+    let merges = shared("data/02_tokenizer/cs336/gpt2_merges.txt")?;
+    Some(Tokenizer::from_vocab_and_merges(&vocab, &merges).unwrap())
+}
+
+#[test]
+fn ids_of_gpt2_equal_those_of_tiktoken() {
+    let Some(tokenizer) = gpt2() else { return };
+    assert_eq!((tokenizer.vocab_size(), tokenizer.merges().len()), (50257, 50000));
+    assert_eq!((tokenizer.kind(), tokenizer.end_of_text()), (Kind::Bpe, Some(50256)));
+    let golden: Golden = serde_json::from_str(&read("golden/gpt2.json")).unwrap();
+    assert!(golden.cases.len() > 50);
+    for Case { name, text, ids } in golden.cases {
+        assert_eq!(tokenizer.encode_ordinary(text.as_bytes()), ids, "{name}");
+        assert_eq!(tokenizer.decode(&ids), text, "{name}");
+    }
+}
+
+#[test]
+fn a_saved_gpt2_is_read_back_equal() {
+    let Some(tokenizer) = gpt2() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokenizer.json");
+    tokenizer.save(&path).unwrap();
+    assert!(Tokenizer::from_file(&path).unwrap() == tokenizer);
+}
+
+/// GPT-NeoX normalises text, which is not supported and must not go unsaid.
+#[test]
+fn a_file_with_a_normalizer_is_refused() {
+    let name = "data/02_tokenizer/gpt-neox-olmo-dolma-v1_5.tokenizer.json";
+    let Some(path) = shared(name) else { return };
+    let error = Tokenizer::from_file(&path).unwrap_err().to_string();
+    assert!(error.contains("normalizer = {\"type\":\"NFC\"}"), "{error}");
+}

@@ -1,0 +1,6 @@
+//! What the crate promises, against the course's reference, tiktoken and Hugging Face.
+
+mod fixtures;
+mod golden;
+mod gpt2;
+mod training;

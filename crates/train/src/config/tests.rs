@@ -1,0 +1,109 @@
+use super::*;
+
+pub(crate) const TINY: &str = r#"
+seed = 1
+
+[data]
+train = ["book.txt"]
+validation = { tail = 0.1 }
+
+[tokenizer.bytes]
+
+[model]
+vocab_size = 256
+context_length = 32
+d_model = 32
+n_layers = 2
+n_heads = 2
+n_kv_heads = 2
+d_ff = 64
+position = { rope = { theta = 10000.0, layout = "half" } }
+norm = { rms = { eps = 1e-5 } }
+placement = "pre"
+mlp = "swiglu"
+bias = false
+tie_embeddings = true
+init = { normal = { std = 0.02, scale_residual = true } }
+
+[optimizer.adamw]
+learning_rate = 3e-3
+betas = [0.9, 0.95]
+eps = 1e-8
+weight_decay = 0.1
+decay = "matrices"
+
+[schedule.cosine]
+warmup_steps = 2
+min_ratio = 0.1
+
+[training]
+steps = 10
+batch_size = 4
+micro_batch_size = "auto"
+grad_clip_norm = 1.0
+validation_every = 5
+validation_sequences = 4
+checkpoint_every = 5
+keep_checkpoints = 2
+device = "auto"
+precision = "auto"
+"#;
+
+fn parse(text: &str, settings: &[&str]) -> Result<RunConfig, RunConfigError> {
+    let settings: Vec<String> = settings.iter().map(|&setting| setting.to_owned()).collect();
+    RunConfig::from_text(text, Path::new("tiny.toml"), &settings)
+}
+
+#[track_caller]
+fn message(text: &str, settings: &[&str]) -> String {
+    parse(text, settings).unwrap_err().to_string()
+}
+
+#[test]
+fn a_config_written_out_reads_back_the_same() {
+    let config = parse(TINY, &[]).unwrap();
+    assert_eq!(parse(&config.to_text(), &[]).unwrap(), config);
+}
+
+#[test]
+fn an_unknown_key_is_shown_with_its_line_and_the_known_keys() {
+    let message = message(&TINY.replace("weight_decay", "weigth_decay"), &[]);
+    for part in ["tiny.toml", "line 32", "weigth_decay", "`weight_decay`", "`betas`"] {
+        assert!(message.contains(part), "{part} is not in: {message}");
+    }
+}
+
+#[test]
+fn overrides_are_typed_by_the_same_structs() {
+    let settings =
+        ["model.n_layers=6", "model.norm=none", "model.position={rope={theta=5e5,layout=\"interleaved\"}}", "seed=7"];
+    let config = parse(TINY, &settings).unwrap();
+    assert_eq!((config.model.n_layers, config.seed), (6, 7));
+    assert_eq!(config.model.norm, nn::NormKind::None);
+    assert_eq!(
+        config.model.position,
+        nn::Position::Rope { theta: 5e5, layout: nn::RopeLayoutKind::Interleaved }
+    );
+    assert!(message(TINY, &["model.n_layer=6"]).contains("n_layer"));
+    assert!(message(TINY, &["model.n_layers"]).contains("there is no ="));
+    assert!(message(TINY, &["model.n_layers=six"]).contains("six"));
+    assert!(message(TINY, &["seed.x=1"]).contains("seed is not a section"));
+}
+
+#[test]
+fn values_out_of_range_are_refused_by_name() {
+    for (setting, part) in [
+        ("training.steps=0", "training.steps = 0, expected at least 1"),
+        ("training.micro_batch_size=3", "a divisor of training.batch_size"),
+        ("model.n_heads=3", "model.d_model = 32 is not a multiple of model.n_heads = 3"),
+        ("optimizer.adamw.learning_rate=-1.0", "learning_rate = -1"),
+        ("optimizer.adamw.betas=[0.9, 1.0]", "betas = 1"),
+        ("data.validation.tail=1.5", "validation.tail = 1.5"),
+        ("schedule.cosine.warmup_steps=11", "warmup_steps = 11"),
+        ("training.keep_checkpoints=0", "keep_checkpoints"),
+        ("data.train=[]", "data.train"),
+    ] {
+        let message = message(TINY, &[setting]);
+        assert!(message.contains(part), "{setting}: {message}");
+    }
+}

@@ -1,0 +1,151 @@
+//! What a run will take, before it starts: parameters, FLOPs, memory, tokens, time.
+
+use nn::flops::{ForwardFlops, training_flops_per_token};
+use nn::memory::{self, MemoryPlan};
+use serde::Serialize;
+use tensor::Device;
+
+use crate::config::{Auto, Precision};
+use crate::{Error, RunConfig};
+
+/// Share of the available memory that an automatic micro-batch may fill.
+const MEMORY_SHARE: f64 = 0.8;
+
+/// Positions beyond which a larger micro-batch no longer makes a CPU faster.
+const ENOUGH_POSITIONS: usize = 1 << 12;
+
+/// The accounts of a run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Plan {
+    /// Trained numbers.
+    pub parameters: usize,
+    /// Of them, rows of the embedding tables and the head.
+    pub embedding_parameters: usize,
+    /// See [`training_flops_per_token`].
+    pub training_flops_per_token: f64,
+    /// Of the whole run.
+    pub training_flops: f64,
+    /// Tokens of one update.
+    pub tokens_per_step: u64,
+    /// Tokens of the whole run.
+    pub tokens: u64,
+    /// Sequences at a time.
+    pub micro_batch_size: usize,
+    /// Micro-batches of one update.
+    pub gradient_accumulation_steps: usize,
+    /// At the moment at which the most is alive, in bytes.
+    pub memory_bytes: usize,
+    /// The same by category.
+    pub memory_by_category_bytes: MemoryCategories,
+    /// What the device has free, in bytes, if it is known.
+    pub available_memory_bytes: Option<usize>,
+    /// Keys and values that generation keeps per token, in bytes.
+    pub kv_cache_bytes_per_token: usize,
+    /// Operations of one forward pass over one full sequence, by component.
+    pub forward_flops: ForwardCategories,
+}
+
+/// See [`MemoryPlan`].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[allow(missing_docs)]
+pub struct MemoryCategories {
+    pub weights: usize,
+    pub gradients: usize,
+    pub optimizer: usize,
+    pub activations: usize,
+    pub workspace: usize,
+}
+
+/// See [`ForwardFlops`].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[allow(missing_docs)]
+pub struct ForwardCategories {
+    pub projections: f64,
+    pub attention: f64,
+    pub mlp: f64,
+    pub head: f64,
+}
+
+impl Plan {
+    /// The accounts of a run whose micro-batch is chosen.
+    ///
+    /// # Panics
+    /// If the micro-batch is still automatic; see [`choose`].
+    pub fn of(config: &RunConfig) -> Self {
+        let model = &config.model;
+        let micro_batch_size = config.training.micro_batch_size.value().expect("a chosen micro-batch");
+        let accumulation = config.training.batch_size / micro_batch_size;
+        let tokens = config.tokens_per_step() * config.training.steps;
+        let memory = memory_of(config, micro_batch_size);
+        let MemoryPlan { weights, gradients, optimizer, activations, workspace } = memory;
+        let ForwardFlops { projections, attention, mlp, head } = ForwardFlops::of(model, model.context_length);
+        let tables = if model.tie_embeddings { 1 } else { 2 };
+        Plan {
+            parameters: model.n_parameters(),
+            embedding_parameters: tables * model.vocab_size * model.d_model,
+            training_flops_per_token: training_flops_per_token(model),
+            training_flops: training_flops_per_token(model) * tokens as f64,
+            tokens_per_step: config.tokens_per_step(),
+            tokens,
+            micro_batch_size,
+            gradient_accumulation_steps: accumulation,
+            memory_bytes: memory.total(),
+            memory_by_category_bytes: MemoryCategories { weights, gradients, optimizer, activations, workspace },
+            available_memory_bytes: device(config).ok().and_then(Device::available_memory),
+            kv_cache_bytes_per_token: nn::KvCache::bytes_per_token(model),
+            forward_flops: ForwardCategories { projections, attention, mlp, head },
+        }
+    }
+
+    /// Refuses a run that does not fit.
+    ///
+    /// # Errors
+    /// If the plan needs more than the device has free.
+    pub fn check_memory(&self) -> Result<(), Error> {
+        match self.available_memory_bytes {
+            Some(available) if self.memory_bytes > available => Err(Error::TooLarge {
+                needed: gigabytes(self.memory_bytes),
+                available: gigabytes(available),
+                setting: match self.micro_batch_size {
+                    1 => "model.d_model, model.n_layers or model.context_length",
+                    _ => "training.micro_batch_size",
+                },
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn gigabytes(bytes: usize) -> String {
+    format!("{:.2} GB", bytes as f64 / 1e9)
+}
+
+fn memory_of(config: &RunConfig, micro_batch_size: usize) -> MemoryPlan {
+    memory::training(&config.model, micro_batch_size, config.training.batch_size > micro_batch_size)
+}
+
+fn device(config: &RunConfig) -> Result<Device, tensor::Error> {
+    Device::from_name(&config.training.device)
+}
+
+/// Writes a choice in place of every `"auto"`: the config is then the run's effective one.
+///
+/// # Errors
+/// If the device is not there.
+pub fn choose(config: &RunConfig) -> Result<RunConfig, Error> {
+    let device = device(config)?;
+    let mut chosen = config.clone();
+    chosen.training.device = device.to_string();
+    chosen.training.precision = Auto::Value(config.training.precision.value().unwrap_or(Precision::F32));
+    let batch_size = config.training.batch_size;
+    let micro_batch_size = config.training.micro_batch_size.value().unwrap_or_else(|| {
+        let budget = device.available_memory().map_or(f64::INFINITY, |bytes| MEMORY_SHARE * bytes as f64);
+        let good = |&size: &usize| {
+            let enough = size * config.model.context_length <= ENOUGH_POSITIONS;
+            batch_size.is_multiple_of(size) && enough && memory_of(config, size).total() as f64 <= budget
+        };
+        (1..=batch_size).filter(good).max().unwrap_or(1)
+    });
+    chosen.training.micro_batch_size = Auto::Value(micro_batch_size);
+    Ok(chosen)
+}

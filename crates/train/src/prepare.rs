@@ -1,0 +1,195 @@
+//! Makes what a run needs before its first step: a tokenizer, and token shards of both parts of the text.
+//!
+//! Each stage leaves a finished file or folder, or nothing; so a run that was killed here goes on with the next
+//! unfinished stage.
+
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use data::document::{Document, ReadOptions, read_documents, total_bytes};
+use data::fingerprint::fingerprint;
+use data::prepare::PrepareOptions;
+use data::shard::{Dataset, WriterOptions};
+use data::split::split_tail;
+use tokenizer::Tokenizer;
+
+use crate::config::{DataConfig, TokenizerConfig, ValidationConfig};
+use crate::{Error, RunConfig, RunFolder};
+
+/// What a run reads.
+pub struct Inputs {
+    /// Text to tokens and back.
+    pub tokenizer: Tokenizer,
+    /// Shards of the training text.
+    pub train: Arc<Dataset>,
+    /// Shards of the held-out text.
+    pub validation: Arc<Dataset>,
+}
+
+/// What is being prepared, and how far it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Which stage.
+    pub stage: Stage,
+    /// Units done.
+    pub done: u64,
+    /// Units of the whole stage.
+    pub total: u64,
+}
+
+/// The stages of preparation, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Counting the words of the training text; in bytes.
+    CountWords,
+    /// Learning merges.
+    LearnMerges,
+    /// Tokenising the training text; in bytes.
+    TrainShards,
+    /// Tokenising the held-out text; in bytes.
+    ValidationShards,
+}
+
+/// Prepares the inputs of a run in its folder, or opens those that are there.
+///
+/// # Errors
+/// If text is missing or broken, the tokenizer cannot be made, or the folder cannot be written.
+pub fn prepare(folder: &RunFolder, config: &RunConfig, progress: &dyn Fn(Progress)) -> Result<Inputs, Error> {
+    let tokenizer = tokenizer(folder, config, progress)?;
+    if tokenizer.vocab_size() > config.model.vocab_size {
+        let (tokenizer, model) = (tokenizer.vocab_size(), config.model.vocab_size);
+        return Err(Error::VocabTooSmall { tokenizer, model });
+    }
+    let parts = [
+        (Part::Train, folder.train_shards(), Stage::TrainShards),
+        (Part::Validation, folder.validation_shards(), Stage::ValidationShards),
+    ];
+    let [train, validation] = parts.map(|(part, output, stage)| {
+        let dataset = match shards_given(config, part) {
+            Some(path) => Dataset::open(path)?,
+            None => {
+                make_shards(&config.data, part, &tokenizer, output.clone(), stage, progress)?;
+                Dataset::open(&output)?
+            }
+        };
+        if dataset.tokenizer_xxh3() != fingerprint(&tokenizer) {
+            return Err(Error::OtherTokenizer { path: dataset.path().to_owned() });
+        }
+        Ok(Arc::new(dataset))
+    });
+    Ok(Inputs { tokenizer, train: train?, validation: validation? })
+}
+
+/// Which part of the text.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Train,
+    Validation,
+}
+
+/// The folder of shards that the config names for a part, if it names one instead of text.
+fn shards_given(config: &RunConfig, part: Part) -> Option<&Path> {
+    let paths = match (part, &config.data.validation) {
+        (Part::Train, _) => &config.data.train,
+        (Part::Validation, ValidationConfig::Files(files)) => files,
+        (Part::Validation, ValidationConfig::Tail(_)) => return None,
+    };
+    paths.first().map(PathBuf::as_path).filter(|path| paths.len() == 1 && path.is_dir())
+}
+
+fn tokenizer(folder: &RunFolder, config: &RunConfig, progress: &dyn Fn(Progress)) -> Result<Tokenizer, Error> {
+    let path = folder.tokenizer();
+    if path.is_file() {
+        return Ok(Tokenizer::from_file(&path)?);
+    }
+    let reads_text = matches!(config.tokenizer, TokenizerConfig::Bpe(_) | TokenizerConfig::Characters {});
+    if reads_text && shards_given(config, Part::Train).is_some() {
+        return Err(Error::ShardsNeedTokenizer);
+    }
+    let tokenizer = match &config.tokenizer {
+        TokenizerConfig::File { path } => Tokenizer::from_file(path)?,
+        TokenizerConfig::Bytes {} => Tokenizer::bytes(),
+        TokenizerConfig::Characters {} => {
+            let texts = [Part::Train, Part::Validation].map(|part| -> Result<Vec<String>, Error> {
+                let texts = documents(&config.data, part)?;
+                texts.map(|text| Ok(String::from_utf8_lossy(&text?.text).into_owned())).collect()
+            });
+            let [train, validation] = texts;
+            Tokenizer::characters(train?.iter().chain(&validation?).map(String::as_str), &[])?
+        }
+        TokenizerConfig::Bpe(bpe) => {
+            let total = total_bytes(&config.data.train)?;
+            let read = Cell::new(0);
+            let texts = documents(&config.data, Part::Train)?.map(|document| {
+                document.map(|document| {
+                    read.set(document.input_bytes);
+                    document.text
+                })
+            });
+            tokenizer::train::train_bpe(texts, bpe, &|event| match event {
+                tokenizer::train::Progress::Counting { .. } => {
+                    progress(Progress { stage: Stage::CountWords, done: read.get(), total });
+                }
+                tokenizer::train::Progress::Merging { n_done, n_total } => {
+                    let (done, total) = (n_done as u64, n_total as u64);
+                    progress(Progress { stage: Stage::LearnMerges, done, total });
+                }
+            })?
+        }
+    };
+    tokenizer.save(&path)?;
+    Ok(tokenizer)
+}
+
+/// The documents of one part of the text.
+fn documents(
+    data: &DataConfig,
+    part: Part,
+) -> Result<impl Iterator<Item = Result<Document, data::Error>> + use<>, Error> {
+    let (paths, tail) = match (part, &data.validation) {
+        (Part::Train, ValidationConfig::Files(_)) => (&data.train, None),
+        (Part::Validation, ValidationConfig::Files(files)) => (files, None),
+        (_, ValidationConfig::Tail(fraction)) => (&data.train, Some(*fraction)),
+    };
+    let documents = read_documents(paths, ReadOptions::default())?;
+    Ok(documents.map(move |document| {
+        let mut document = document?;
+        if let Some(fraction) = tail {
+            let (head, tail) = split_tail(&document.text, fraction);
+            document.text = if part == Part::Train { head.to_vec() } else { tail.to_vec() };
+        }
+        Ok(document)
+    }))
+}
+
+fn make_shards(
+    data: &DataConfig,
+    part: Part,
+    tokenizer: &Tokenizer,
+    output: PathBuf,
+    stage: Stage,
+    progress: &dyn Fn(Progress),
+) -> Result<(), Error> {
+    if output.is_dir() {
+        return Ok(());
+    }
+    let parent = output.parent().expect("shards lie in the run's folder");
+    std::fs::create_dir_all(parent)
+        .map_err(|source| Error::Io { action: "make the folder", path: parent.to_owned(), source })?;
+    let total = match (part, &data.validation) {
+        (Part::Validation, ValidationConfig::Files(files)) => total_bytes(files)?,
+        _ => total_bytes(&data.train)?,
+    };
+    let options = PrepareOptions {
+        output,
+        overwrite: false,
+        append_end_of_text: true,
+        tokenizer_xxh3: fingerprint(tokenizer),
+        max_tokens_per_shard: WriterOptions::DEFAULT_TOKENS_PER_SHARD,
+    };
+    data::prepare::prepare(documents(data, part)?, tokenizer, options, &|event| {
+        progress(Progress { stage, done: event.input_bytes, total });
+    })?;
+    Ok(())
+}
