@@ -14,7 +14,7 @@ torch.set_default_dtype(torch.float64)
 
 
 def save(name, tensors, **settings):
-    tensors = {k: (t.detach() if t.dtype == torch.int32 else t.detach().float()).contiguous() for k, t in tensors.items()}
+    tensors = {k: t.detach().float().contiguous() for k, t in tensors.items()}
     path = FOLDER / f"{name}.safetensors"
     save_file(tensors, path, {k: str(v) for k, v in settings.items()} | {"torch": torch.__version__})
     print(f"{path.name}: {path.stat().st_size} bytes")
@@ -64,7 +64,8 @@ def rope():
 def attention():
     torch.manual_seed(2)
     out = {}
-    for name, (b, t, h, g, e) in {"multi": (2, 13, 3, 3, 8), "grouped": (1, 19, 4, 2, 5), "one": (1, 9, 4, 1, 16)}.items():
+    cases = {"multi": (2, 13, 3, 3, 8), "grouped": (1, 19, 4, 2, 5), "one": (1, 9, 4, 1, 16)}
+    for name, (b, t, h, g, e) in cases.items():
         qkv = leaf(b, t, (h + 2 * g) * e)
         q, k, v = split(qkv, h, g, e)
         y = merge(F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.3, enable_gqa=True))
@@ -85,8 +86,8 @@ def cross_entropy():
     logits.retain_grad()
     loss = F.cross_entropy(logits, targets, reduction="sum") / divisor
     loss.backward()
-    out = {"x": x, "weight": weight, "logits": logits, "loss": loss, "dlogits": logits.grad, "dx": x.grad, "dweight": weight.grad}
-    out["targets"] = targets.double()  # −100 is ignored
+    out = {"x": x, "weight": weight, "logits": logits, "targets": targets, "loss": loss}  # target −100 is ignored
+    out |= {"dlogits": logits.grad, "dx": x.grad, "dweight": weight.grad}
     save("cross_entropy", out, divisor=divisor)
 
 

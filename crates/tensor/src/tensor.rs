@@ -231,21 +231,6 @@ impl Tensor {
         assert!(self.len() == 1, "item: a tensor of shape {:?} has more than one element", self.shape);
         self.f32s()[0]
     }
-
-    /// The same elements in another shape, off the tape (operations that need gradients through a reshape have their
-    /// shapes as arguments instead).
-    ///
-    /// # Panics
-    /// If the number of elements differs.
-    #[track_caller]
-    pub(crate) fn with_shape(&self, shape: &[usize]) -> Self {
-        assert!(
-            shape.iter().product::<usize>() == self.len(),
-            "a tensor of shape {:?} cannot be seen as {shape:?}",
-            self.shape
-        );
-        Tensor { shape: shape.to_vec(), storage: self.storage.clone(), track: None }
-    }
 }
 
 impl fmt::Debug for Tensor {

@@ -5,7 +5,7 @@
 
 use rayon::prelude::*;
 
-use super::{KEYS, QUERIES, Rows, SCORES_STRIDE, Sequence, n_visible};
+use super::{KeyHead, QUERIES, Rows, SCORES_STRIDE, Sequence, Tile};
 use crate::cpu::gemm::{MatMut, MatRef, Parallel, gemm};
 use crate::cpu::simd::{self, multiversion};
 use crate::ops::Heads;
@@ -49,7 +49,8 @@ pub(in super::super) fn backward(
     for (row, dqkv) in dqkv.chunks_exact_mut(heads.qkv_width()).enumerate() {
         let (dq, dkv) = dqkv.split_at_mut(heads.q_width());
         let (dk, dv) = dkv.split_at_mut(heads.kv_width());
-        let parts = dq.chunks_exact_mut(group * e).zip(dk.chunks_exact_mut(e)).zip(dv.chunks_exact_mut(e));
+        let parts =
+            dq.chunks_exact_mut(group * e).zip(dk.chunks_exact_mut(e)).zip(dv.chunks_exact_mut(e));
         for (kv_head, ((dq, dk), dv)) in parts.enumerate() {
             tasks[row / t * g + kv_head].push(GradientRow { dq, dk, dv });
         }
@@ -117,28 +118,32 @@ fn differentiate(
     gradients: &mut [GradientRow],
 ) {
     let (e, group, t) = (heads.head_dim, heads.queries_per_kv(), gradients.len());
-    let keys = side.sequence.k.from_column(kv_head * e);
-    let values = side.sequence.v.from_column(kv_head * e);
+    let key_head = KeyHead::of(&side.sequence, heads, kv_head);
     scratch.dk.fill(0.0);
     scratch.dv.fill(0.0);
     for head in 0..group {
         let column = (kv_head * group + head) * e;
-        let (queries, y, dy) =
-            (side.sequence.q.from_column(column), side.y.from_column(column), side.dy.from_column(column));
+        let (queries, y, dy) = (
+            side.sequence.q.at_column(column),
+            side.y.at_column(column),
+            side.dy.at_column(column),
+        );
         for first in (0..t).step_by(QUERIES) {
             let rows = QUERIES.min(t - first);
             for i in 0..rows {
                 scratch.log_sum_exp[i] = side.log_sum_exp[(first + i) * group + head];
                 scratch.delta[i] = dot(y.row(first + i, e), dy.row(first + i, e));
             }
-            let block = Block { first, rows, q: queries.from_row(first), dy: dy.from_row(first) };
-            differentiate_block(&block, keys, values, e, scale, scratch);
+            let block = Block { first, rows, q: queries.at_row(first), dy: dy.at_row(first) };
+            differentiate_block(&block, &key_head, scale, scratch);
             for (gradient, dq) in gradients[first..].iter_mut().zip(scratch.dq.chunks_exact(e)) {
                 gradient.dq[head * e..][..e].copy_from_slice(dq);
             }
         }
     }
-    for ((gradient, dk), dv) in gradients.iter_mut().zip(scratch.dk.chunks_exact(e)).zip(scratch.dv.chunks_exact(e)) {
+    for ((gradient, dk), dv) in
+        gradients.iter_mut().zip(scratch.dk.chunks_exact(e)).zip(scratch.dv.chunks_exact(e))
+    {
         gradient.dk.copy_from_slice(dk);
         gradient.dv.copy_from_slice(dv);
     }
@@ -153,24 +158,44 @@ struct Block<'a> {
 }
 
 /// Writes the `dq` of a block to the scratch, and adds its part of `dk` and `dv` there.
-fn differentiate_block(block: &Block, keys: Rows, values: Rows, e: usize, scale: f32, scratch: &mut Scratch) {
+fn differentiate_block(block: &Block, key_head: &KeyHead, scale: f32, scratch: &mut Scratch) {
     let Scratch { p, ds, dq, dk, dv, log_sum_exp, delta } = scratch;
     let &Block { first, rows, q, dy } = block;
-    let n_keys = first + rows;
-    for first_key in (0..n_keys).step_by(KEYS) {
-        let cols = KEYS.min(n_keys - first_key);
-        let (k, v) = (keys.from_row(first_key), values.from_row(first_key));
+    let e = key_head.head_dim;
+    for tile in Tile::of_queries(first, rows) {
+        let Tile { cols, first_key, .. } = tile;
+        let (k, v) = (key_head.k.at_row(first_key), key_head.v.at_row(first_key));
         let to = |data| MatMut { data, row_stride: SCORES_STRIDE };
         gemm(rows, cols, e, scale, q, k.transposed(), 0.0, to(p), Parallel::Serial);
         gemm(rows, cols, e, 1.0, dy, v.transposed(), 0.0, to(ds), Parallel::Serial);
-        differentiate_softmax(p, ds, log_sum_exp, delta, rows, cols, first, first_key);
+        differentiate_softmax(p, ds, log_sum_exp, delta, &tile);
 
-        let tile = |data| MatRef { data, row_stride: SCORES_STRIDE, col_stride: 1 };
-        let (p, ds) = (tile(p), tile(ds));
+        let of = |data| MatRef { data, row_stride: SCORES_STRIDE, col_stride: 1 };
+        let (p, ds) = (of(p), of(ds));
         let (dk, dv) = (&mut dk[first_key * e..], &mut dv[first_key * e..]);
         let dq_beta = if first_key == 0 { 0.0 } else { 1.0 };
-        gemm(cols, e, rows, 1.0, p.transposed(), dy, 1.0, MatMut::row_major(dv, e), Parallel::Serial);
-        gemm(cols, e, rows, scale, ds.transposed(), q, 1.0, MatMut::row_major(dk, e), Parallel::Serial);
+        gemm(
+            cols,
+            e,
+            rows,
+            1.0,
+            p.transposed(),
+            dy,
+            1.0,
+            MatMut::row_major(dv, e),
+            Parallel::Serial,
+        );
+        gemm(
+            cols,
+            e,
+            rows,
+            scale,
+            ds.transposed(),
+            q,
+            1.0,
+            MatMut::row_major(dk, e),
+            Parallel::Serial,
+        );
         gemm(rows, e, cols, scale, ds, k, dq_beta, MatMut::row_major(dq, e), Parallel::Serial);
     }
 }
@@ -189,15 +214,12 @@ multiversion! {
         ds: &mut [f32],
         log_sum_exp: &[f32],
         delta: &[f32],
-        rows: usize,
-        cols: usize,
-        position: usize,
-        first_key: usize,
+        tile: &Tile,
     ) {
-        for i in 0..rows {
-            let n = n_visible(position + i, first_key, cols);
-            let (p, p_hidden) = p[i * SCORES_STRIDE..][..cols].split_at_mut(n);
-            let (ds, ds_hidden) = ds[i * SCORES_STRIDE..][..cols].split_at_mut(n);
+        for i in 0..tile.rows {
+            let n = tile.n_visible(i);
+            let (p, p_hidden) = p[i * SCORES_STRIDE..][..tile.cols].split_at_mut(n);
+            let (ds, ds_hidden) = ds[i * SCORES_STRIDE..][..tile.cols].split_at_mut(n);
             p_hidden.fill(0.0);
             ds_hidden.fill(0.0);
             let (log_sum_exp, delta) = (log_sum_exp[i], delta[i]);

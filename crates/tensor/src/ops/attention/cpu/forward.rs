@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{KEYS, QUERIES, Rows, SCORES_STRIDE, Sequence, n_visible};
+use super::{KeyHead, QUERIES, SCORES_STRIDE, Sequence, Tile};
 use crate::cpu::gemm::{MatMut, MatRef, Parallel, gemm};
 use crate::cpu::simd::{self, multiversion};
 use crate::ops::Heads;
@@ -31,7 +31,10 @@ pub(in super::super) fn forward(
     y: &mut [f32],
     log_sum_exp: &mut [f32],
 ) {
-    let Some(&Sequence { t, past, .. }) = sequences.first().filter(|sequence| sequence.t > 0) else { return };
+    let Some(&Sequence { t, past, .. }) = sequences.first().filter(|sequence| sequence.t > 0)
+    else {
+        return;
+    };
     let (g, group) = (heads.n_kv_heads, heads.queries_per_kv());
     let tasks_per_head = t.div_ceil(QUERIES_PER_TASK);
     let mut tasks: Vec<Task> = log_sum_exp
@@ -52,7 +55,9 @@ pub(in super::super) fn forward(
         }
     }
 
-    let run = |scratch: &mut Scratch, task: Task| attend(&sequences[task.sequence], heads, scale, scratch, task);
+    let run = |scratch: &mut Scratch, task: Task| {
+        attend(&sequences[task.sequence], heads, scale, scratch, task)
+    };
     if sequences.len() * t * (past + t) * heads.q_width() < PARALLEL_WORK {
         let mut scratch = Scratch::new(heads, t);
         tasks.into_iter().for_each(|task| run(&mut scratch, task));
@@ -88,15 +93,20 @@ struct Softmax {
 
 fn attend(sequence: &Sequence, heads: &Heads, scale: f32, scratch: &mut Scratch, mut task: Task) {
     let (e, group) = (heads.head_dim, heads.queries_per_kv());
-    let keys = sequence.k.from_column(task.kv_head * e);
-    let values = sequence.v.from_column(task.kv_head * e);
+    let key_head = KeyHead::of(sequence, heads, task.kv_head);
     for head in 0..group {
-        let queries = sequence.q.from_column((task.kv_head * group + head) * e);
+        let queries = sequence.q.at_column((task.kv_head * group + head) * e);
         for first in (0..task.y.len()).step_by(QUERIES) {
             let rows = QUERIES.min(task.y.len() - first);
             let first_query = task.first_query + first;
-            let q = queries.from_row(first_query);
-            attend_block(q, rows, sequence.past + first_query, keys, values, e, scale, scratch);
+            let q = queries.at_row(first_query);
+            attend_block(
+                q,
+                Tile::of_queries(sequence.past + first_query, rows),
+                &key_head,
+                scale,
+                scratch,
+            );
 
             let Scratch { y: block, softmax, .. } = &*scratch;
             for (i, block) in block.chunks_exact(e).take(rows).enumerate() {
@@ -112,30 +122,26 @@ fn attend(sequence: &Sequence, heads: &Heads, scale: f32, scratch: &mut Scratch,
 }
 
 /// Leaves the unnormalised outputs of a block of queries, and their softmax, in the scratch.
-#[expect(clippy::too_many_arguments, reason = "two matrices, their sizes, and where they are")]
 fn attend_block(
     q: MatRef,
-    rows: usize,
-    position: usize,
-    keys: Rows,
-    values: Rows,
-    e: usize,
+    tiles: impl Iterator<Item = Tile>,
+    key_head: &KeyHead,
     scale: f32,
     scratch: &mut Scratch,
 ) {
-    let Scratch { scores, y, softmax } = scratch;
+    let (Scratch { scores, y, softmax }, e) = (scratch, key_head.head_dim);
     softmax.max = [f32::NEG_INFINITY; QUERIES];
     softmax.sum = [0.0; QUERIES];
-    let n_keys = position + rows;
-    for first_key in (0..n_keys).step_by(KEYS) {
-        let cols = KEYS.min(n_keys - first_key);
-        let k = keys.from_row(first_key).transposed();
-        gemm(rows, cols, e, scale, q, k, 0.0, MatMut { data: scores, row_stride: SCORES_STRIDE }, Parallel::Serial);
+    for tile in tiles {
+        let Tile { rows, cols, first_key, .. } = tile;
+        let (k, v) = (key_head.k.at_row(first_key).transposed(), key_head.v.at_row(first_key));
+        let to = MatMut { data: scores, row_stride: SCORES_STRIDE };
+        gemm(rows, cols, e, scale, q, k, 0.0, to, Parallel::Serial);
         let is_first = first_key == 0;
-        update_softmax(softmax, scores, rows, cols, position, first_key, if is_first { &mut [] } else { y }, e);
+        update_softmax(softmax, scores, &tile, if is_first { &mut [] } else { y }, e);
         let p = MatRef { data: scores, row_stride: SCORES_STRIDE, col_stride: 1 };
         let beta = if is_first { 0.0 } else { 1.0 };
-        gemm(rows, e, cols, 1.0, p, values.from_row(first_key), beta, MatMut::row_major(y, e), Parallel::Serial);
+        gemm(rows, e, cols, 1.0, p, v, beta, MatMut::row_major(y, e), Parallel::Serial);
     }
 }
 
@@ -145,16 +151,13 @@ multiversion! {
     fn update_softmax(
         softmax: &mut Softmax,
         scores: &mut [f32],
-        rows: usize,
-        cols: usize,
-        position: usize,
-        first_key: usize,
+        tile: &Tile,
         y: &mut [f32],
         e: usize,
     ) {
-        for i in 0..rows {
-            let row = &mut scores[i * SCORES_STRIDE..][..cols];
-            let (visible, hidden) = row.split_at_mut(n_visible(position + i, first_key, cols));
+        for i in 0..tile.rows {
+            let row = &mut scores[i * SCORES_STRIDE..][..tile.cols];
+            let (visible, hidden) = row.split_at_mut(tile.n_visible(i));
             hidden.fill(0.0);
             if visible.is_empty() {
                 continue;

@@ -30,12 +30,12 @@ pub(super) struct Rows<'a> {
 
 impl<'a> Rows<'a> {
     /// The same rows from a column on.
-    fn from_column(self, column: usize) -> Self {
+    fn at_column(self, column: usize) -> Self {
         Rows { data: &self.data[column..], ..self }
     }
 
     /// The matrix from a row on.
-    fn from_row(self, row: usize) -> MatRef<'a> {
+    fn at_row(self, row: usize) -> MatRef<'a> {
         MatRef { data: &self.data[row * self.stride..], row_stride: self.stride, col_stride: 1 }
     }
 
@@ -64,19 +64,62 @@ impl<'a> Sequence<'a> {
     pub(super) fn of_fused(qkv: &'a [f32], heads: &Heads, batch: usize, t: usize) -> Self {
         let stride = heads.qkv_width();
         let rows = &qkv[batch * t * stride..][..t * stride];
-        let from_column = |column: usize| Rows { data: rows.get(column..).unwrap_or_default(), stride };
+        let at_column =
+            |column: usize| Rows { data: rows.get(column..).unwrap_or_default(), stride };
         Sequence {
-            q: from_column(0),
-            k: from_column(heads.q_width()),
-            v: from_column(heads.q_width() + heads.kv_width()),
+            q: at_column(0),
+            k: at_column(heads.q_width()),
+            v: at_column(heads.q_width() + heads.kv_width()),
             t,
             past: 0,
         }
     }
 }
 
-/// How many of the first `n` keys of the tile at `first_key` a query at `position` sees.
-#[inline(always)]
-fn n_visible(position: usize, first_key: usize, n: usize) -> usize {
-    (position + 1).saturating_sub(first_key).min(n)
+/// One head's part of a block: the keys and values that its queries may see.
+#[derive(Clone, Copy)]
+struct KeyHead<'a> {
+    k: Rows<'a>,
+    v: Rows<'a>,
+    head_dim: usize,
+}
+
+impl<'a> KeyHead<'a> {
+    fn of(sequence: &Sequence<'a>, heads: &Heads, kv_head: usize) -> Self {
+        let column = kv_head * heads.head_dim;
+        KeyHead {
+            k: sequence.k.at_column(column),
+            v: sequence.v.at_column(column),
+            head_dim: heads.head_dim,
+        }
+    }
+}
+
+/// Where a tile of scores lies.
+#[derive(Clone, Copy)]
+struct Tile {
+    /// Queries.
+    rows: usize,
+    /// Keys.
+    cols: usize,
+    /// Of the first query, counted as keys are.
+    position: usize,
+    first_key: usize,
+}
+
+impl Tile {
+    /// The tiles of the `rows` queries from `position` on: all that are not wholly behind the diagonal.
+    fn of_queries(position: usize, rows: usize) -> impl Iterator<Item = Tile> {
+        let n_keys = position + rows;
+        (0..n_keys).step_by(KEYS).map(move |first_key| {
+            let cols = KEYS.min(n_keys - first_key);
+            Tile { rows, cols, position, first_key }
+        })
+    }
+
+    /// How many keys of the tile its query `i` sees.
+    #[inline(always)]
+    fn n_visible(&self, i: usize) -> usize {
+        (self.position + i + 1).saturating_sub(self.first_key).min(self.cols)
+    }
 }
