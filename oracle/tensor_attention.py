@@ -16,7 +16,8 @@ torch.set_default_dtype(torch.float64)
 def save(name, tensors, **settings):
     tensors = {k: t.detach().float().contiguous() for k, t in tensors.items()}
     path = FOLDER / f"{name}.safetensors"
-    save_file(tensors, path, {k: str(v) for k, v in settings.items()} | {"torch": torch.__version__})
+    # One entry, because the order of several differs from run to run.
+    save_file(tensors, path, {"settings": str(settings | {"torch": torch.__version__})})
     print(f"{path.name}: {path.stat().st_size} bytes")
 
 

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
-use crate::tensor::Track;
+use crate::tensor::{OnTape, Track};
 use crate::{DType, Tensor, TensorId, ops};
 
 type Backward = Box<dyn FnOnce(Tensor, &mut Sink<'_>) + Send>;
@@ -58,7 +58,7 @@ impl Gradients {
 }
 
 /// Where a backward closure delivers the gradients of its operation's inputs.
-pub struct Sink<'a> {
+pub(crate) struct Sink<'a> {
     gradients: &'a mut Gradients,
     pending: &'a mut BTreeMap<TensorId, Pending>,
 }
@@ -70,8 +70,8 @@ struct Pending {
 
 impl Sink<'_> {
     /// Whether the gradient of `x` is asked for; if not, its computation can be skipped.
-    pub fn wants(&self, x: &Tensor) -> bool {
-        x.is_tracked()
+    pub(crate) fn wants(&self, x: &impl OnTape) -> bool {
+        x.track().is_some()
     }
 
     /// Adds `dx` to the gradient of `x`.
@@ -79,7 +79,7 @@ impl Sink<'_> {
     /// # Panics
     /// If `dx` does not have the shape of `x`.
     #[track_caller]
-    pub fn add(&mut self, x: &Tensor, dx: Tensor) {
+    pub(crate) fn add(&mut self, x: &impl OnTape, dx: Tensor) {
         assert!(
             dx.shape() == x.shape(),
             "the gradient of a tensor of shape {:?} has shape {:?}",
@@ -96,7 +96,7 @@ impl Sink<'_> {
 
     /// Adds to the gradient of `x` in place: `accumulate(dx, beta)` must set `dx ← beta·dx + the new part`, where with
     /// `beta = 0` the old elements are unspecified. Matrix products do this at no extra cost.
-    pub fn accumulate(&mut self, x: &Tensor, accumulate: impl FnOnce(&mut Tensor, f32)) {
+    pub(crate) fn accumulate(&mut self, x: &impl OnTape, accumulate: impl FnOnce(&mut Tensor, f32)) {
         let Some(track) = x.track() else { return };
         let sum = match self.take(track) {
             None => {

@@ -29,7 +29,7 @@ pub mod cpu;
 pub mod ops;
 pub mod testing;
 
-pub use autograd::{Gradients, Sink};
+pub use autograd::Gradients;
 pub use device::Device;
 pub use dtype::DType;
 pub use error::Error;

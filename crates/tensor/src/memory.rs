@@ -6,13 +6,13 @@
 //!
 //! Two rules keep the resident memory close to what is alive:
 //! - size classes are an eighth of an octave apart, and the slack of a class is never touched, so never resident;
-//! - a request that finds no waiting buffer first releases waiting ones of other sizes, as long as alive, waiting and
-//!   requested bytes together exceed the highest count of alive bytes so far.
+//! - a request that finds no waiting buffer first releases waiting ones of other sizes, those that wait longest first, as
+//!   long as alive, waiting and requested bytes together exceed the highest count of alive bytes so far.
 //!
 //! The cache is one per process, as an allocator is. Nothing about results depends on it: a buffer's contents are
 //! unspecified until its operation has written them, and every operation writes all of its output.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
 
 use half::bf16;
@@ -54,8 +54,8 @@ pub(crate) trait Element: Copy + Default + Send + Sync + 'static {
     fn waiting(cache: &mut Cache) -> &mut Waiting<Self>;
 }
 
-/// Waiting buffers of one element type by capacity.
-type Waiting<T> = BTreeMap<usize, Vec<Vec<T>>>;
+/// Waiting buffers of one element type by capacity, each with the time at which it began to wait, the oldest first.
+type Waiting<T> = BTreeMap<usize, VecDeque<(u64, Vec<T>)>>;
 
 #[derive(Default)]
 pub(crate) struct Cache {
@@ -63,6 +63,8 @@ pub(crate) struct Cache {
     bf16s: Waiting<bf16>,
     u32s: Waiting<u32>,
     stats: Stats,
+    /// Counts buffers that began to wait.
+    time: u64,
 }
 
 static CACHE: Mutex<Option<Cache>> = Mutex::new(None);
@@ -108,25 +110,34 @@ impl Element for u32 {
 }
 
 impl Cache {
-    /// Returns waiting buffers to the system, largest first, until `bytes` of them are gone or none is left.
+    /// Returns waiting buffers to the system, those that wait longest first, until `bytes` of them are gone or none is
+    /// left.
     fn release(&mut self, bytes: usize) {
-        let mut left = release_from(&mut self.f32s, bytes);
-        left = release_from(&mut self.bf16s, left);
-        left = release_from(&mut self.u32s, left);
-        self.stats.waiting = self.stats.waiting.saturating_sub(bytes - left);
+        let mut released = 0;
+        while released < bytes {
+            let since = [oldest(&self.f32s), oldest(&self.bf16s), oldest(&self.u32s)];
+            let freed = match since.iter().flatten().min() {
+                None => break,
+                first if first == since[0].as_ref() => release_oldest(&mut self.f32s),
+                first if first == since[1].as_ref() => release_oldest(&mut self.bf16s),
+                _ => release_oldest(&mut self.u32s),
+            };
+            released += freed;
+            self.stats.waiting -= freed;
+        }
     }
 }
 
-/// Returns how many of `bytes` are still to be released.
-fn release_from<T>(waiting: &mut Waiting<T>, mut bytes: usize) -> usize {
-    while bytes > 0 {
-        let Some(mut largest) = waiting.last_entry() else { break };
-        match largest.get_mut().pop() {
-            Some(buffer) => bytes = bytes.saturating_sub(buffer.capacity() * size_of::<T>()),
-            None => drop(largest.remove()),
-        }
-    }
-    bytes
+/// Since when the buffer waits that waits longest, and its capacity.
+fn oldest<T>(waiting: &Waiting<T>) -> Option<(u64, usize)> {
+    waiting.iter().filter_map(|(&class, buffers)| Some((buffers.front()?.0, class))).min()
+}
+
+/// Returns the buffer that waits longest to the system; its bytes.
+fn release_oldest<T>(waiting: &mut Waiting<T>) -> usize {
+    let Some((_, class)) = oldest(waiting) else { return 0 };
+    waiting.get_mut(&class).and_then(VecDeque::pop_front);
+    class * size_of::<T>()
 }
 
 /// The capacity for `len` elements: the next of eight steps per octave.
@@ -147,9 +158,9 @@ impl<T: Element> Buffer<T> {
         let mut cache = lock();
         let reused = (bytes >= SMALLEST_CACHED).then(|| take_waiting(&mut cache, len)).flatten();
         cache.stats.alive += bytes;
-        let over = (cache.stats.alive + cache.stats.waiting)
-            .saturating_sub(cache.stats.peak_alive.max(cache.stats.alive) + SLACK);
-        if reused.is_none() && over > 0 {
+        if reused.is_none() && bytes >= SMALLEST_CACHED {
+            let most = cache.stats.peak_alive.max(cache.stats.alive) + SLACK;
+            let over = (cache.stats.alive + cache.stats.waiting).saturating_sub(most);
             cache.release(over);
         }
         cache.stats.peak_alive = cache.stats.peak_alive.max(cache.stats.alive);
@@ -183,7 +194,8 @@ impl<T: Element> Buffer<T> {
 
 fn take_waiting<T: Element>(cache: &mut Cache, len: usize) -> Option<Vec<T>> {
     let class = size_class(len);
-    let mut reused = T::waiting(cache).get_mut(&class)?.pop()?;
+    // The one that waits shortest: the others may be of a size that is no longer asked for.
+    let (_, mut reused) = T::waiting(cache).get_mut(&class)?.pop_back()?;
     cache.stats.waiting -= class * size_of::<T>();
     reused.resize(len, T::default());
     Some(reused)
@@ -198,7 +210,9 @@ impl<T: Element> Drop for Buffer<T> {
         let cachable = capacity * size_of::<T>() >= SMALLEST_CACHED && capacity == size_class(capacity);
         if cachable {
             cache.stats.waiting += capacity * size_of::<T>();
-            T::waiting(&mut cache).entry(capacity).or_default().push(elements);
+            cache.time += 1;
+            let time = cache.time;
+            T::waiting(&mut cache).entry(capacity).or_default().push_back((time, elements));
         }
     }
 }
@@ -235,5 +249,19 @@ mod tests {
         first.fill(7.0);
         drop(first);
         assert!(Buffer::<f32>::zeroed(100_001).iter().all(|&x| x == 0.0));
+    }
+
+    #[test]
+    fn buffers_that_wait_longest_are_released_first() {
+        let mut cache = Cache::default();
+        for (time, class) in [(1, 1 << 16), (2, 1 << 13), (3, 1 << 15)] {
+            cache.f32s.entry(class).or_default().push_back((time, vec![0.0; class]));
+            cache.stats.waiting += class * 4;
+        }
+        cache.release(1);
+        assert_eq!(cache.f32s.values().map(VecDeque::len).sum::<usize>(), 2);
+        assert!(cache.f32s[&(1 << 16)].is_empty(), "the oldest, though the largest");
+        cache.release(usize::MAX);
+        assert_eq!(cache.stats.waiting, 0);
     }
 }

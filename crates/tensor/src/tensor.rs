@@ -37,7 +37,46 @@ pub(crate) struct Track {
     pub(crate) node: Option<Arc<Node>>,
 }
 
+/// Where a gradient is to be delivered: a tensor's shape and place on the tape, without its elements. A backward closure
+/// that does not read an input holds this instead of the input, whose memory is then free.
+#[derive(Clone)]
+pub(crate) struct Place {
+    shape: Vec<usize>,
+    track: Option<Track>,
+}
+
+/// What a gradient can be delivered to.
+pub(crate) trait OnTape {
+    fn shape(&self) -> &[usize];
+    fn track(&self) -> Option<&Track>;
+}
+
+impl OnTape for Place {
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn track(&self) -> Option<&Track> {
+        self.track.as_ref()
+    }
+}
+
+impl OnTape for Tensor {
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn track(&self) -> Option<&Track> {
+        self.track.as_ref()
+    }
+}
+
 impl Tensor {
+    /// The tensor's shape and place on the tape, without its elements.
+    pub(crate) fn place(&self) -> Place {
+        Place { shape: self.shape.clone(), track: self.track.clone() }
+    }
+
     /// A tensor over `elements` in row-major order.
     ///
     /// # Panics

@@ -13,11 +13,11 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::kernel::{Kernel, Loops, Tile};
+use super::Parallel;
+use super::kernel::{Loops, Tile};
 use super::pack::{self, Source};
 use super::scratch::{Scratch, Slot};
 use super::split::Split;
-use super::{Parallel, Product};
 
 /// Most columns of `B` packed at a time.
 const N_BLOCK: usize = 4096;
@@ -48,16 +48,36 @@ impl SharedMut {
     }
 }
 
-/// Computes a product of non-zero dimensions whose views were checked, on a kernel that is available.
-pub(super) fn run(kernel: Kernel, product: &mut Product, parallel: Parallel) {
-    let n_threads = if parallel == Parallel::Serial
-        || product.m.saturating_mul(product.n).saturating_mul(product.k) < PARALLEL_WORK
-    {
+/// A product of non-zero dimensions in terms of addresses, whose bounds were checked.
+pub(super) struct Problem {
+    pub(super) m: usize,
+    pub(super) n: usize,
+    pub(super) k: usize,
+    pub(super) alpha: f32,
+    /// Lanes are rows.
+    pub(super) a: Source,
+    /// Lanes are columns.
+    pub(super) b: Source,
+    pub(super) beta: f32,
+    pub(super) c: SharedMut,
+    pub(super) c_row_stride: usize,
+}
+
+impl Problem {
+    /// Multiply-adds.
+    pub(super) fn work(&self) -> usize {
+        self.m.saturating_mul(self.n).saturating_mul(self.k)
+    }
+}
+
+/// Computes a product with loops that this machine can run.
+pub(super) fn run(loops: &'static Loops, problem: &Problem, parallel: Parallel) {
+    let n_threads = if parallel == Parallel::Serial || problem.work() < PARALLEL_WORK {
         1
     } else {
         rayon::current_num_threads()
     };
-    let plan = Plan::new(kernel.loops(), product, n_threads);
+    let plan = Plan::new(loops, problem, n_threads);
     if n_threads == 1 {
         plan.run();
     } else {
@@ -69,9 +89,7 @@ pub(super) fn run(kernel: Kernel, product: &mut Product, parallel: Parallel) {
 /// A product and how it is cut.
 struct Plan<'a> {
     loops: &'static Loops,
-    product: &'a Product<'a>,
-    /// The elements of `product.c`.
-    c: SharedMut,
+    problem: &'a Problem,
     n_threads: usize,
     /// Blocks of `A`.
     row_blocks: Split,
@@ -82,18 +100,17 @@ struct Plan<'a> {
     a_in_place: bool,
 }
 
-/// Part of `B`: `ks × columns`.
+/// Part of `B`: `steps × columns`.
 struct Panel {
-    ks: Range<usize>,
+    steps: Range<usize>,
     columns: Range<usize>,
     /// Its strips, if they are shared.
     packed: SharedMut,
 }
 
 impl<'a> Plan<'a> {
-    fn new(loops: &'static Loops, product: &'a mut Product<'_>, n_threads: usize) -> Self {
-        let c = SharedMut(product.c.data.as_mut_ptr());
-        let (m, n) = (product.m, product.n);
+    fn new(loops: &'static Loops, problem: &'a Problem, n_threads: usize) -> Self {
+        let Problem { m, n, b, .. } = *problem;
         let n_blocks = m.div_ceil(loops.m_block);
         let n_blocks = if n_threads == 1 || (n_blocks == 1 && m <= n) {
             n_blocks
@@ -104,27 +121,28 @@ impl<'a> Plan<'a> {
         let row_blocks = Split::into_parts(m, n_blocks, 1);
         Self {
             loops,
-            c,
+            problem,
             n_threads,
             row_blocks,
             shares_b: row_blocks.n_parts() > 1,
-            b_in_place: product.b.col_stride == 1 && m <= IN_PLACE_B_ROWS,
-            a_in_place: n <= IN_PLACE_A_COLS,
-            product,
+            b_in_place: loops.k_per_step == 1 && b.lane_stride == 1 && m <= IN_PLACE_B_ROWS,
+            a_in_place: loops.k_per_step == 1 && n <= IN_PLACE_A_COLS,
         }
     }
 
     fn run(&self) {
         let width = self.loops.max_cols;
-        let k_split = Split::at_most(self.product.k, self.k_block(), 1);
-        let n_split = Split::at_most(self.product.n, N_BLOCK, width);
+        let step_split =
+            Split::at_most(self.problem.k.div_ceil(self.loops.k_per_step), self.step_block(), 1);
+        let n_split = Split::at_most(self.problem.n, N_BLOCK, width);
         let most_columns = n_split.part(0).len().next_multiple_of(width);
-        let mut packed =
-            self.shares_b.then(|| Scratch::take(Slot::Panel, k_split.part(0).len() * most_columns));
+        let mut packed = self
+            .shares_b
+            .then(|| Scratch::take(Slot::Panel, step_split.part(0).len() * most_columns));
         let packed = SharedMut(packed.as_mut().map_or(std::ptr::null_mut(), Scratch::as_mut_ptr));
         for columns in n_split.parts() {
-            for ks in k_split.parts() {
-                let panel = Panel { ks, columns: columns.clone(), packed };
+            for steps in step_split.parts() {
+                let panel = Panel { steps, columns: columns.clone(), packed };
                 if self.shares_b {
                     self.pack_panel(&panel);
                 }
@@ -133,9 +151,9 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Most steps of `k` at a time; depends on the shape alone.
-    fn k_block(&self) -> usize {
-        let Product { m, n, .. } = *self.product;
+    /// Most steps at a time; depends on the shape alone.
+    fn step_block(&self) -> usize {
+        let Problem { m, n, .. } = *self.problem;
         if self.b_in_place && n > WIDE_B_COLS {
             // Walking down a strip of a wide `B` touches a page per step: so walk along its rows as far as revisiting
             // `C` allows.
@@ -164,7 +182,7 @@ impl<'a> Plan<'a> {
                 let offset = strip * width;
                 // SAFETY: the buffer holds all strips of the panel, and each belongs to one task.
                 unsafe {
-                    let dst = panel.packed.get().add(offset * panel.ks.len());
+                    let dst = panel.packed.get().add(offset * panel.steps.len());
                     self.pack_b_strip(panel, panel.columns.start + offset, dst);
                 }
             }
@@ -176,13 +194,10 @@ impl<'a> Plan<'a> {
     /// # Safety
     /// `dst` has room for `max_cols` floats per step of `k`, and nobody else uses it.
     unsafe fn pack_b_strip(&self, panel: &Panel, column: usize, dst: *mut f32) {
-        let b = self.product.b;
-        let source =
-            Source { start: b.data.as_ptr(), lane_stride: b.col_stride, k_stride: b.row_stride };
         let width = self.loops.max_cols;
         let lanes = column..(column + width).min(panel.columns.end);
-        // SAFETY: lanes and ks are inside `B`, a strip is a whole number of vectors wide, the kernel is available.
-        unsafe { pack::strip(self.loops, source, lanes, panel.ks.clone(), width, dst) };
+        // SAFETY: lanes and steps are inside `B`, a strip is a whole number of vectors wide, the kernel is available.
+        unsafe { pack::strip(self.loops, self.problem.b, lanes, panel.steps.clone(), width, dst) };
     }
 
     fn multiply_panel(&self, panel: &Panel) {
@@ -201,28 +216,26 @@ impl<'a> Plan<'a> {
 
     /// Adds the panel's part to `C[rows, columns]`.
     fn multiply_block(&self, panel: &Panel, rows: Range<usize>, columns: Range<usize>) {
-        let (loops, k) = (self.loops, panel.ks.len());
-        let Product { alpha, a, b, beta, ref c, .. } = *self.product;
+        let (loops, n_steps) = (self.loops, panel.steps.len());
+        let Problem { alpha, a, b, beta, c, c_row_stride, .. } = *self.problem;
         let strips = Split::at_most(rows.len(), loops.max_rows, 1);
-        let a =
-            Source { start: a.data.as_ptr(), lane_stride: a.row_stride, k_stride: a.col_stride };
         let mut packed_a = None;
         if !self.a_in_place {
             let dst = packed_a
-                .insert(Scratch::take(Slot::RowBlock, rows.len() * k + loops.lanes))
+                .insert(Scratch::take(Slot::RowBlock, rows.len() * n_steps + loops.lanes))
                 .as_mut_ptr();
             for strip in strips.parts() {
                 let lanes = rows.start + strip.start..rows.start + strip.end;
-                // SAFETY: lanes and ks are inside `A`; the scratch holds a strip after the other and one vector more;
+                // SAFETY: lanes and steps are inside `A`; the scratch holds a strip after the other and one vector more;
                 // the kernel is available.
                 unsafe {
                     pack::strip(
                         loops,
                         a,
                         lanes,
-                        panel.ks.clone(),
+                        panel.steps.clone(),
                         strip.len(),
-                        dst.add(strip.start * k),
+                        dst.add(strip.start * n_steps),
                     )
                 };
             }
@@ -232,14 +245,17 @@ impl<'a> Plan<'a> {
 
         for column in columns.clone().step_by(loops.max_cols) {
             let n_columns = (columns.end - column).min(loops.max_cols);
-            let (b, b_k_stride) = if self.shares_b {
-                let strip = panel.packed.get().wrapping_add((column - panel.columns.start) * k);
+            let (b, b_step_stride) = if self.shares_b {
+                let strip =
+                    panel.packed.get().wrapping_add((column - panel.columns.start) * n_steps);
                 (strip.cast_const(), loops.max_cols)
             } else if self.b_in_place && n_columns.is_multiple_of(loops.lanes) {
-                (b.data.as_ptr().wrapping_add(panel.ks.start * b.row_stride + column), b.row_stride)
+                (b.at(column, panel.steps.start).cast(), b.k_stride)
             } else {
                 let strip = packed_b
-                    .get_or_insert_with(|| Scratch::take(Slot::ColumnStrip, k * loops.max_cols))
+                    .get_or_insert_with(|| {
+                        Scratch::take(Slot::ColumnStrip, n_steps * loops.max_cols)
+                    })
                     .as_mut_ptr();
                 // SAFETY: the scratch holds a strip and is this task's own.
                 unsafe { self.pack_b_strip(panel, column, strip) };
@@ -247,13 +263,9 @@ impl<'a> Plan<'a> {
             };
             for strip in strips.parts() {
                 let row = rows.start + strip.start;
-                let (a, a_row_stride, a_k_stride) = match packed_a {
-                    Some(packed) => (packed.wrapping_add(strip.start * k), 1, strip.len()),
-                    None => (
-                        a.start.wrapping_add(row * a.lane_stride + panel.ks.start * a.k_stride),
-                        a.lane_stride,
-                        a.k_stride,
-                    ),
+                let (a, a_row_stride, a_step_stride) = match packed_a {
+                    Some(packed) => (packed.wrapping_add(strip.start * n_steps), 1, strip.len()),
+                    None => (a.at(row, panel.steps.start).cast(), a.lane_stride, a.k_stride),
                 };
                 // SAFETY: the strips were packed above or lie inside `A` and `B`, in whole vectors; the tile is inside
                 // `C` and belongs to this task; the kernel is available.
@@ -261,16 +273,16 @@ impl<'a> Plan<'a> {
                     (loops.tile)(&Tile {
                         rows: strip.len(),
                         cols: n_columns,
-                        k,
+                        steps: n_steps,
                         alpha,
                         a,
                         a_row_stride,
-                        a_k_stride,
+                        a_step_stride,
                         b,
-                        b_k_stride,
-                        beta: if panel.ks.start == 0 { beta } else { 1.0 },
-                        c: self.c.get().add(row * c.row_stride + column),
-                        c_row_stride: c.row_stride,
+                        b_step_stride,
+                        beta: if panel.steps.start == 0 { beta } else { 1.0 },
+                        c: c.get().add(row * c_row_stride + column),
+                        c_row_stride,
                     });
                 }
             }

@@ -75,48 +75,50 @@ pub(super) struct Loops {
     pub(super) max_cols: usize,
     /// Floats in a vector; divides `max_cols`.
     pub(super) lanes: usize,
-    /// Most steps of `k` in a block. They set the order of summation, so no number of threads enters.
+    /// Elements of each operand that a lane takes per step: as many as fit 32 bits.
+    pub(super) k_per_step: usize,
+    /// Most steps in a block. They set the order of summation, so no number of threads enters.
     pub(super) k_block: usize,
     /// Most rows of `A` in a block.
     pub(super) m_block: usize,
     /// The micro-kernel.
     pub(super) tile: unsafe fn(&Tile),
-    /// Copies lanes that lie side by side.
-    pub(super) copy: unsafe fn(&Lanes),
-    /// Copies lanes whose `k` direction is contiguous.
-    pub(super) transpose: unsafe fn(&Lanes),
+    /// Copies a few lanes into a strip.
+    pub(super) pack: unsafe fn(&Lanes),
     /// Dot products of few rows with many.
     pub(super) dots: unsafe fn(&Dots),
 }
 
-/// One tile of `C`: `c[i, j] ← beta·c[i, j] + alpha·Σ_p a[i, p]·b[p, j]`, summed in the order of `p`.
+/// One tile of `C`: `c[i, j] ← beta·c[i, j] + alpha·Σ_p a[i, p]·b[p, j]` over `steps` `p`, summed in their order.
 ///
-/// `a` is read at `i·a_row_stride + p·a_k_stride`. `b` is read in whole vectors at `p·b_k_stride`, so behind the last
+/// `a` is read at `i·a_row_stride + p·a_step_stride`. `b` is read in whole vectors at `p·b_step_stride`, so behind the last
 /// column it must be readable up to a multiple of `lanes`. `c` is touched inside `rows × cols` only, and not read if
 /// `beta` is zero.
 pub(super) struct Tile {
     pub(super) rows: usize,
     pub(super) cols: usize,
-    pub(super) k: usize,
+    pub(super) steps: usize,
     pub(super) alpha: f32,
     pub(super) a: *const f32,
     pub(super) a_row_stride: usize,
-    pub(super) a_k_stride: usize,
+    pub(super) a_step_stride: usize,
     pub(super) b: *const f32,
-    pub(super) b_k_stride: usize,
+    pub(super) b_step_stride: usize,
     pub(super) beta: f32,
     pub(super) c: *mut f32,
     pub(super) c_row_stride: usize,
 }
 
-/// A packing step: `n_lanes <= lanes` neighbours over `n_k` steps, `dst[p·dst_stride + lane] ← source(lane, p)`.
+/// A packing job: `n_lanes <= lanes` neighbours over `n_k` elements, `dst[p·dst_stride + lane] ← source(lane, p)`.
 ///
-/// The source is `src[p·src_stride + lane]` for `copy` and `src[lane·src_stride + p]` for `transpose`. Each step
-/// writes `lanes` floats, zeros behind `n_lanes`; steps go in ascending order, so with `dst_stride < lanes` the zeros
-/// of one step are overwritten by the next.
+/// Element `p` of a lane is `src[lane·lane_stride + p·k_stride]`. With two elements per step, each 32 bits of `dst`
+/// take a pair, the last one completed by zero. Each step writes `lanes` floats, zeros behind `n_lanes`; steps go in
+/// ascending order, so with `dst_stride < lanes` the zeros of one step are overwritten by the next.
+#[derive(Clone, Copy)]
 pub(super) struct Lanes {
-    pub(super) src: *const f32,
-    pub(super) src_stride: usize,
+    pub(super) src: *const u8,
+    pub(super) lane_stride: usize,
+    pub(super) k_stride: usize,
     pub(super) n_lanes: usize,
     pub(super) n_k: usize,
     pub(super) dst: *mut f32,
@@ -131,9 +133,9 @@ pub(super) struct Dots {
     pub(super) n: usize,
     pub(super) k: usize,
     pub(super) alpha: f32,
-    pub(super) x: *const f32,
+    pub(super) x: *const u8,
     pub(super) x_stride: usize,
-    pub(super) w: *const f32,
+    pub(super) w: *const u8,
     pub(super) w_stride: usize,
     pub(super) beta: f32,
     pub(super) c: *mut f32,

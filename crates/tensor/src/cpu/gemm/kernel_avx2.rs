@@ -16,11 +16,11 @@ pub(super) static LOOPS: Loops = Loops {
     max_rows: MAX_ROWS,
     max_cols: MAX_VECTORS * LANES,
     lanes: LANES,
+    k_per_step: 1,
     k_block: 384,
     m_block: 120,
     tile,
-    copy,
-    transpose,
+    pack,
     dots,
 };
 
@@ -51,10 +51,10 @@ unsafe fn tile_of<const ROWS: usize, const VECTORS: usize>(t: &Tile) {
     // Packed strips get a copy of the loop in which all offsets are constants.
     // SAFETY: the contract is the same.
     let acc = unsafe {
-        if t.a_row_stride == 1 && t.a_k_stride == ROWS {
+        if t.a_row_stride == 1 && t.a_step_stride == ROWS {
             accumulate::<ROWS, VECTORS>(t, 1, ROWS)
         } else {
-            accumulate::<ROWS, VECTORS>(t, t.a_row_stride, t.a_k_stride)
+            accumulate::<ROWS, VECTORS>(t, t.a_row_stride, t.a_step_stride)
         }
     };
     let alpha = _mm256_set1_ps(t.alpha);
@@ -89,11 +89,11 @@ unsafe fn tile_of<const ROWS: usize, const VECTORS: usize>(t: &Tile) {
 unsafe fn accumulate<const ROWS: usize, const VECTORS: usize>(
     t: &Tile,
     a_row_stride: usize,
-    a_k_stride: usize,
+    a_step_stride: usize,
 ) -> [[__m256; VECTORS]; ROWS] {
     let mut acc = [[_mm256_setzero_ps(); VECTORS]; ROWS];
     let (mut a, mut b) = (t.a, t.b);
-    for _ in 0..t.k {
+    for _ in 0..t.steps {
         // SAFETY: `b` is readable in whole vectors, `a` for all rows; behind the last step the pointers are formed
         // but not read, hence wrapping.
         unsafe {
@@ -107,8 +107,8 @@ unsafe fn accumulate<const ROWS: usize, const VECTORS: usize>(
                     *acc = _mm256_fmadd_ps(a, b, *acc);
                 }
             }
-            a = a.wrapping_add(a_k_stride);
-            b = b.wrapping_add(t.b_k_stride);
+            a = a.wrapping_add(a_step_stride);
+            b = b.wrapping_add(t.b_step_stride);
         }
     }
     acc
@@ -124,13 +124,27 @@ fn first_lanes(n: usize) -> __m256i {
 
 /// # Safety
 /// See [`Lanes`]; the machine has AVX2.
+unsafe fn pack(l: &Lanes) {
+    // SAFETY: the contract is the same.
+    unsafe {
+        match (l.lane_stride, l.k_stride) {
+            (1, _) => copy(l),
+            (_, 1) => transpose(l),
+            _ => kernel_portable::gather::<LANES>(l),
+        }
+    }
+}
+
+/// # Safety
+/// See [`Lanes`]; the machine has AVX2.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn copy(l: &Lanes) {
+    let src = l.src.cast::<f32>();
     let mask = first_lanes(l.n_lanes);
     for p in 0..l.n_k {
         // SAFETY: masked to the lanes of the source; `dst` has room for a whole vector at each step.
         unsafe {
-            let step = _mm256_maskload_ps(l.src.wrapping_add(p * l.src_stride), mask);
+            let step = _mm256_maskload_ps(src.wrapping_add(p * l.k_stride), mask);
             _mm256_storeu_ps(l.dst.add(p * l.dst_stride), step);
         }
     }
@@ -140,13 +154,14 @@ unsafe fn copy(l: &Lanes) {
 /// See [`Lanes`]; the machine has AVX2.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn transpose(l: &Lanes) {
+    let src = l.src.cast::<f32>();
     let n_whole = l.n_k - l.n_k % LANES;
     for start in (0..n_whole).step_by(LANES) {
         let mut rows = [_mm256_setzero_ps(); LANES];
         for (lane, row) in rows.iter_mut().enumerate() {
             if lane < l.n_lanes {
                 // SAFETY: a lane of the source has `n_k` contiguous steps.
-                *row = unsafe { _mm256_loadu_ps(l.src.add(lane * l.src_stride + start)) };
+                *row = unsafe { _mm256_loadu_ps(src.add(lane * l.lane_stride + start)) };
             }
         }
         for (p, step) in transposed(rows).into_iter().enumerate() {
@@ -156,8 +171,8 @@ unsafe fn transpose(l: &Lanes) {
     }
     // SAFETY: the contract is the same, for the steps that are left.
     unsafe {
-        kernel_portable::transpose(&Lanes {
-            src: l.src.wrapping_add(n_whole),
+        kernel_portable::gather::<LANES>(&Lanes {
+            src: src.wrapping_add(n_whole).cast(),
             n_k: l.n_k - n_whole,
             dst: l.dst.wrapping_add(n_whole * l.dst_stride),
             ..*l
@@ -239,14 +254,15 @@ unsafe fn dots_at<const M: usize, const N: usize>(d: &Dots, j: usize) {
     let n_whole = d.k - d.k % LANES;
     // SAFETY: rows of `x` and `w` are contiguous over `k`; the last, partial vector is masked; (i, j + jj) is in `c`.
     unsafe {
-        let w = d.w.add(j * d.w_stride);
+        let x = d.x.cast::<f32>();
+        let w = d.w.cast::<f32>().add(j * d.w_stride);
         for p in (0..n_whole).step_by(LANES) {
             let mut w_vectors = [_mm256_setzero_ps(); N];
             for (jj, vector) in w_vectors.iter_mut().enumerate() {
                 *vector = _mm256_loadu_ps(w.add(jj * d.w_stride + p));
             }
             for (i, acc) in acc.iter_mut().enumerate() {
-                let x = _mm256_loadu_ps(d.x.add(i * d.x_stride + p));
+                let x = _mm256_loadu_ps(x.add(i * d.x_stride + p));
                 for (acc, w) in acc.iter_mut().zip(w_vectors) {
                     *acc = _mm256_fmadd_ps(x, w, *acc);
                 }
@@ -254,7 +270,7 @@ unsafe fn dots_at<const M: usize, const N: usize>(d: &Dots, j: usize) {
         }
         let mask = first_lanes(d.k - n_whole);
         for (i, acc) in acc.iter_mut().enumerate() {
-            let x = _mm256_maskload_ps(d.x.add(i * d.x_stride + n_whole), mask);
+            let x = _mm256_maskload_ps(x.add(i * d.x_stride + n_whole), mask);
             for (jj, acc) in acc.iter_mut().enumerate() {
                 let w = _mm256_maskload_ps(w.add(jj * d.w_stride + n_whole), mask);
                 *acc = _mm256_fmadd_ps(x, w, *acc);

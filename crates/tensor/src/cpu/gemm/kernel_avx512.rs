@@ -6,20 +6,21 @@
 use std::arch::x86_64::*;
 
 use super::kernel::{Dots, Lanes, Loops, Tile};
+use super::kernel_portable;
 
-const LANES: usize = 16;
-const MAX_ROWS: usize = 14;
-const MAX_VECTORS: usize = 2;
+pub(super) const LANES: usize = 16;
+pub(super) const MAX_ROWS: usize = 14;
+pub(super) const MAX_VECTORS: usize = 2;
 
 pub(super) static LOOPS: Loops = Loops {
     max_rows: MAX_ROWS,
     max_cols: MAX_VECTORS * LANES,
     lanes: LANES,
+    k_per_step: 1,
     k_block: 1024,
     m_block: 168,
     tile,
-    copy,
-    transpose,
+    pack,
     dots,
 };
 
@@ -64,12 +65,26 @@ unsafe fn tile_of<const ROWS: usize, const VECTORS: usize>(t: &Tile) {
     // Packed strips get a copy of the loop in which all offsets are constants.
     // SAFETY: the contract is the same.
     let acc = unsafe {
-        if t.a_row_stride == 1 && t.a_k_stride == ROWS {
+        if t.a_row_stride == 1 && t.a_step_stride == ROWS {
             accumulate::<ROWS, VECTORS>(t, 1, ROWS)
         } else {
-            accumulate::<ROWS, VECTORS>(t, t.a_row_stride, t.a_k_stride)
+            accumulate::<ROWS, VECTORS>(t, t.a_row_stride, t.a_step_stride)
         }
     };
+    // SAFETY: the contract is the same.
+    unsafe { write_back(t, acc) };
+}
+
+/// `C ← beta·C + alpha·acc`.
+///
+/// # Safety
+/// As for [`tile_of`].
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn write_back<const ROWS: usize, const VECTORS: usize>(
+    t: &Tile,
+    acc: [[__m512; VECTORS]; ROWS],
+) {
     let alpha = _mm512_set1_ps(t.alpha);
     let beta = _mm512_set1_ps(t.beta);
     for (i, acc) in acc.into_iter().enumerate() {
@@ -99,11 +114,11 @@ unsafe fn tile_of<const ROWS: usize, const VECTORS: usize>(t: &Tile) {
 unsafe fn accumulate<const ROWS: usize, const VECTORS: usize>(
     t: &Tile,
     a_row_stride: usize,
-    a_k_stride: usize,
+    a_step_stride: usize,
 ) -> [[__m512; VECTORS]; ROWS] {
     let mut acc = [[_mm512_setzero_ps(); VECTORS]; ROWS];
     let (mut a, mut b) = (t.a, t.b);
-    for _ in 0..t.k {
+    for _ in 0..t.steps {
         // SAFETY: `b` is readable in whole vectors, `a` for all rows; behind the last step the pointers are formed
         // but not read, hence wrapping.
         unsafe {
@@ -117,8 +132,8 @@ unsafe fn accumulate<const ROWS: usize, const VECTORS: usize>(
                     *acc = _mm512_fmadd_ps(a, b, *acc);
                 }
             }
-            a = a.wrapping_add(a_k_stride);
-            b = b.wrapping_add(t.b_k_stride);
+            a = a.wrapping_add(a_step_stride);
+            b = b.wrapping_add(t.b_step_stride);
         }
     }
     acc
@@ -126,19 +141,33 @@ unsafe fn accumulate<const ROWS: usize, const VECTORS: usize>(
 
 /// A mask of the first `n <= LANES` lanes.
 #[inline]
-fn first_lanes(n: usize) -> __mmask16 {
+pub(super) fn first_lanes(n: usize) -> __mmask16 {
     ((1u32 << n) - 1) as __mmask16
+}
+
+/// # Safety
+/// See [`Lanes`]; the machine has AVX-512F.
+unsafe fn pack(l: &Lanes) {
+    // SAFETY: the contract is the same.
+    unsafe {
+        match (l.lane_stride, l.k_stride) {
+            (1, _) => copy(l),
+            (_, 1) => transpose(l),
+            _ => kernel_portable::gather::<LANES>(l),
+        }
+    }
 }
 
 /// # Safety
 /// See [`Lanes`]; the machine has AVX-512F.
 #[target_feature(enable = "avx512f")]
 unsafe fn copy(l: &Lanes) {
+    let src = l.src.cast::<f32>();
     let mask = first_lanes(l.n_lanes);
     for p in 0..l.n_k {
         // SAFETY: masked to the lanes of the source; `dst` has room for a whole vector at each step.
         unsafe {
-            let step = _mm512_maskz_loadu_ps(mask, l.src.wrapping_add(p * l.src_stride));
+            let step = _mm512_maskz_loadu_ps(mask, src.wrapping_add(p * l.k_stride));
             _mm512_storeu_ps(l.dst.add(p * l.dst_stride), step);
         }
     }
@@ -148,6 +177,7 @@ unsafe fn copy(l: &Lanes) {
 /// See [`Lanes`]; the machine has AVX-512F.
 #[target_feature(enable = "avx512f")]
 unsafe fn transpose(l: &Lanes) {
+    let src = l.src.cast::<f32>();
     for start in (0..l.n_k).step_by(LANES) {
         let n_k = (l.n_k - start).min(LANES);
         let mask = first_lanes(n_k);
@@ -156,7 +186,7 @@ unsafe fn transpose(l: &Lanes) {
             if lane < l.n_lanes {
                 // SAFETY: a lane of the source, masked to its steps.
                 *row =
-                    unsafe { _mm512_maskz_loadu_ps(mask, l.src.add(lane * l.src_stride + start)) };
+                    unsafe { _mm512_maskz_loadu_ps(mask, src.add(lane * l.lane_stride + start)) };
             }
         }
         let steps = transposed(rows);
@@ -172,7 +202,7 @@ unsafe fn transpose(l: &Lanes) {
 /// The transpose of a 16 × 16 matrix in registers.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn transposed(r: [__m512; LANES]) -> [__m512; LANES] {
+pub(super) fn transposed(r: [__m512; LANES]) -> [__m512; LANES] {
     // First 4 × 4 blocks inside each 128-bit quarter: quads[4·g + c] holds column 4·q + c of rows 4·g..4·g + 4 in
     // quarter q.
     let mut quads = [_mm512_setzero_ps(); LANES];
@@ -250,14 +280,15 @@ unsafe fn dots_at<const M: usize, const N: usize>(d: &Dots, j: usize) {
     let n_whole = d.k - d.k % LANES;
     // SAFETY: rows of `x` and `w` are contiguous over `k`; the last, partial vector is masked; (i, j + jj) is in `c`.
     unsafe {
-        let w = d.w.add(j * d.w_stride);
+        let x = d.x.cast::<f32>();
+        let w = d.w.cast::<f32>().add(j * d.w_stride);
         for p in (0..n_whole).step_by(LANES) {
             let mut w_vectors = [_mm512_setzero_ps(); N];
             for (jj, vector) in w_vectors.iter_mut().enumerate() {
                 *vector = _mm512_loadu_ps(w.add(jj * d.w_stride + p));
             }
             for (i, acc) in acc.iter_mut().enumerate() {
-                let x = _mm512_loadu_ps(d.x.add(i * d.x_stride + p));
+                let x = _mm512_loadu_ps(x.add(i * d.x_stride + p));
                 for (acc, w) in acc.iter_mut().zip(w_vectors) {
                     *acc = _mm512_fmadd_ps(x, w, *acc);
                 }
@@ -265,7 +296,7 @@ unsafe fn dots_at<const M: usize, const N: usize>(d: &Dots, j: usize) {
         }
         let mask = first_lanes(d.k - n_whole);
         for (i, acc) in acc.iter_mut().enumerate() {
-            let x = _mm512_maskz_loadu_ps(mask, d.x.add(i * d.x_stride + n_whole));
+            let x = _mm512_maskz_loadu_ps(mask, x.add(i * d.x_stride + n_whole));
             for (jj, acc) in acc.iter_mut().enumerate() {
                 let w = _mm512_maskz_loadu_ps(mask, w.add(jj * d.w_stride + n_whole));
                 *acc = _mm512_fmadd_ps(x, w, *acc);
@@ -274,7 +305,7 @@ unsafe fn dots_at<const M: usize, const N: usize>(d: &Dots, j: usize) {
         for (i, acc) in acc.into_iter().enumerate() {
             for (jj, acc) in acc.into_iter().enumerate() {
                 let c = d.c.add(i * d.c_i_stride + (j + jj) * d.c_j_stride);
-                super::kernel_portable::update(c, d.alpha, _mm512_reduce_add_ps(acc), d.beta);
+                kernel_portable::update(c, d.alpha, _mm512_reduce_add_ps(acc), d.beta);
             }
         }
     }

@@ -9,11 +9,11 @@ pub(super) static LOOPS: Loops = Loops {
     max_rows: MAX_ROWS,
     max_cols: MAX_COLS,
     lanes: MAX_COLS,
+    k_per_step: 1,
     k_block: 384,
     m_block: 120,
     tile,
-    copy,
-    transpose,
+    pack,
     dots,
 };
 
@@ -55,12 +55,12 @@ unsafe fn tile_of<const ROWS: usize>(t: &Tile) {
 #[inline(never)]
 unsafe fn accumulate<const ROWS: usize>(t: &Tile) -> [[f32; MAX_COLS]; ROWS] {
     let mut acc = [[0.0f32; MAX_COLS]; ROWS];
-    for p in 0..t.k {
+    for p in 0..t.steps {
         // SAFETY: `b` is readable in whole vectors, `a` for all rows.
-        let b = unsafe { t.b.add(p * t.b_k_stride).cast::<[f32; MAX_COLS]>().read() };
+        let b = unsafe { t.b.add(p * t.b_step_stride).cast::<[f32; MAX_COLS]>().read() };
         for (i, acc) in acc.iter_mut().enumerate() {
             // SAFETY: as above.
-            let a = unsafe { *t.a.add(i * t.a_row_stride + p * t.a_k_stride) };
+            let a = unsafe { *t.a.add(i * t.a_row_stride + p * t.a_step_stride) };
             for j in 0..MAX_COLS {
                 acc[j] += a * b[j]; // not `mul_add`, a library call where the target has no such instruction
             }
@@ -80,29 +80,25 @@ pub(super) unsafe fn update(c: *mut f32, alpha: f32, sum: f32, beta: f32) {
 
 /// # Safety
 /// See [`Lanes`].
-pub(super) unsafe fn copy(l: &Lanes) {
-    for p in 0..l.n_k {
-        let mut step = [0.0; MAX_COLS];
-        for (lane, x) in step.iter_mut().enumerate().take(l.n_lanes) {
-            // SAFETY: inside the source.
-            *x = unsafe { *l.src.add(p * l.src_stride + lane) };
-        }
-        // SAFETY: `dst` has room for a whole vector at each step.
-        unsafe { l.dst.add(p * l.dst_stride).cast::<[f32; MAX_COLS]>().write(step) };
-    }
+unsafe fn pack(l: &Lanes) {
+    // SAFETY: the contract is the same.
+    unsafe { gather::<MAX_COLS>(l) };
 }
 
+/// Packs element by element, whatever the strides.
+///
 /// # Safety
-/// See [`Lanes`].
-pub(super) unsafe fn transpose(l: &Lanes) {
+/// See [`Lanes`], for vectors of `LANES` floats.
+pub(super) unsafe fn gather<const LANES: usize>(l: &Lanes) {
+    let src = l.src.cast::<f32>();
     for p in 0..l.n_k {
-        let mut step = [0.0; MAX_COLS];
+        let mut step = [0.0; LANES];
         for (lane, x) in step.iter_mut().enumerate().take(l.n_lanes) {
             // SAFETY: inside the source.
-            *x = unsafe { *l.src.add(lane * l.src_stride + p) };
+            *x = unsafe { *src.add(lane * l.lane_stride + p * l.k_stride) };
         }
         // SAFETY: `dst` has room for a whole vector at each step.
-        unsafe { l.dst.add(p * l.dst_stride).cast::<[f32; MAX_COLS]>().write(step) };
+        unsafe { l.dst.add(p * l.dst_stride).cast::<[f32; LANES]>().write(step) };
     }
 }
 
@@ -114,10 +110,10 @@ unsafe fn dots(d: &Dots) {
         for i in 0..d.m {
             // SAFETY: row `i` of `x` and row `j` of `w` have `k` contiguous elements; `c` has element (i, j).
             unsafe {
-                let x =
-                    std::slice::from_raw_parts(d.x.add(i * d.x_stride), d.k).as_chunks::<LANES>();
-                let w =
-                    std::slice::from_raw_parts(d.w.add(j * d.w_stride), d.k).as_chunks::<LANES>();
+                let x = std::slice::from_raw_parts(d.x.cast::<f32>().add(i * d.x_stride), d.k)
+                    .as_chunks::<LANES>();
+                let w = std::slice::from_raw_parts(d.w.cast::<f32>().add(j * d.w_stride), d.k)
+                    .as_chunks::<LANES>();
                 let mut sums = [0.0f32; LANES];
                 for (x, w) in x.0.iter().zip(w.0) {
                     for lane in 0..LANES {

@@ -21,37 +21,57 @@ mod kernel;
 mod kernel_avx512;
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
+mod kernel_avx512_bf16;
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
 mod kernel_avx2;
 #[allow(unsafe_code)]
 mod kernel_portable;
 mod scratch;
+mod bf16;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
 mod tests;
 
+pub use bf16::gemm_bf16;
 pub use kernel::Kernel;
+
+use blocked::{Problem, SharedMut};
+use kernel::Loops;
+use pack::Source;
 
 /// A read-only strided view of a matrix: element `(i, j)` is `data[i * row_stride + j * col_stride]`.
 #[derive(Clone, Copy, Debug)]
-pub struct MatRef<'a> {
+pub struct MatRef<'a, T = f32> {
     /// The elements; starts at element `(0, 0)`.
-    pub data: &'a [f32],
+    pub data: &'a [T],
     /// Elements between neighbours in a column.
     pub row_stride: usize,
     /// Elements between neighbours in a row.
     pub col_stride: usize,
 }
 
-impl<'a> MatRef<'a> {
+impl<'a, T> MatRef<'a, T> {
     /// A dense row-major matrix of `n_cols` columns.
-    pub fn row_major(data: &'a [f32], n_cols: usize) -> Self {
+    pub fn row_major(data: &'a [T], n_cols: usize) -> Self {
         Self { data, row_stride: n_cols, col_stride: 1 }
     }
 
     /// The same elements with rows and columns exchanged; nothing is copied.
     pub fn transposed(self) -> Self {
         Self { data: self.data, row_stride: self.col_stride, col_stride: self.row_stride }
+    }
+
+    /// The view by address: its rows as lanes, summed along their `k_len` elements.
+    fn source(self, k_len: usize) -> Source {
+        Source {
+            start: self.data.as_ptr().cast(),
+            element_size: size_of::<T>(),
+            lane_stride: self.row_stride,
+            k_stride: self.col_stride,
+            k_len,
+        }
     }
 }
 
@@ -106,38 +126,64 @@ pub fn gemm(
 }
 
 /// One product and its operands; checked by [`gemm_with`] before any pointer is formed.
-struct Product<'a> {
+struct Product<'a, T = f32> {
     m: usize,
     n: usize,
     k: usize,
     alpha: f32,
-    a: MatRef<'a>,
-    b: MatRef<'a>,
+    a: MatRef<'a, T>,
+    b: MatRef<'a, T>,
     beta: f32,
     c: MatMut<'a>,
 }
 
 /// [`gemm`] with a kernel of the caller's choice.
 #[track_caller]
-fn gemm_with(kernel: Kernel, mut product: Product, parallel: Parallel) {
+fn gemm_with(kernel: Kernel, product: Product, parallel: Parallel) {
     assert!(kernel.is_available(), "gemm: this machine cannot run the {} kernel", kernel.name());
-    let Product { m, n, k, alpha, a, b, beta, ref mut c } = product;
-    check_view("c", [m, n], c.data.len(), c.row_stride, 1);
-    assert!(
-        m <= 1 || n <= c.row_stride,
-        "gemm: c is [{m}, {n}], its row stride {} makes rows overlap",
-        c.row_stride
-    );
-    if m == 0 || n == 0 {
-        return;
+    product.run(kernel.loops(), parallel);
+}
+
+impl<T: Copy> Product<'_, T> {
+    /// Checks all bounds and computes, with loops for elements of type `T` that this machine can run.
+    #[track_caller]
+    fn run(mut self, loops: &'static Loops, parallel: Parallel) {
+        if self.is_trivial() {
+            return scale(self.m, self.n, self.beta, &mut self.c);
+        }
+        let Self { m, n, k, alpha, a, b, beta, c } = self;
+        let problem = Problem {
+            m,
+            n,
+            k,
+            alpha,
+            a: a.source(k),
+            b: b.transposed().source(k),
+            beta,
+            c: SharedMut(c.data.as_mut_ptr()),
+            c_row_stride: c.row_stride,
+        };
+        if !skinny::run(loops, &problem, parallel) {
+            blocked::run(loops, &problem, parallel);
+        }
     }
-    if k == 0 || alpha == 0.0 {
-        return scale(m, n, beta, c);
-    }
-    check_view("a", [m, k], a.data.len(), a.row_stride, a.col_stride);
-    check_view("b", [k, n], b.data.len(), b.row_stride, b.col_stride);
-    if !skinny::run(kernel, &mut product, parallel) {
-        blocked::run(kernel, &mut product, parallel);
+
+    /// Checks all bounds; true if the operands contribute nothing.
+    #[track_caller]
+    fn is_trivial(&self) -> bool {
+        let Self { m, n, k, alpha, a, b, ref c, .. } = *self;
+        check_view("c", [m, n], c.data.len(), c.row_stride, 1);
+        let stride = c.row_stride;
+        assert!(
+            m <= 1 || n <= stride,
+            "gemm: c is [{m}, {n}], its row stride {stride} makes rows overlap"
+        );
+        if m == 0 || n == 0 || k == 0 || alpha == 0.0 {
+            return true;
+        }
+        check_view("a", [m, k], a.data.len(), a.row_stride, a.col_stride);
+        check_view("b", [k, n], b.data.len(), b.row_stride, b.col_stride);
+        false
     }
 }
 
@@ -165,6 +211,9 @@ fn check_view(
 
 /// `C ← beta·C`.
 fn scale(m: usize, n: usize, beta: f32, c: &mut MatMut) {
+    if n == 0 {
+        return;
+    }
     for row in c.data.chunks_mut(c.row_stride.max(n)).take(m) {
         if beta == 0.0 {
             row[..n].fill(0.0);

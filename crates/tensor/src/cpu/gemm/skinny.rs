@@ -7,55 +7,54 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::blocked::SharedMut;
-use super::kernel::{Dots, Kernel, MAX_DOT_ROWS};
+use super::Parallel;
+use super::blocked::Problem;
+use super::kernel::{Dots, Loops, MAX_DOT_ROWS};
+use super::pack::Source;
 use super::scratch::{Scratch, Slot};
 use super::split::Split;
-use super::{MatRef, Parallel, Product};
 
 /// Multiply-adds below which a product stays on one thread.
 const PARALLEL_WORK: usize = 1 << 20;
 /// Tasks per thread, so that a thread which the system holds up does not hold up the others.
 const TASKS_PER_THREAD: usize = 4;
 
-/// Computes the product if it is of this kind, else returns false.
-///
-/// Bounds of all views were checked.
-pub(super) fn run(kernel: Kernel, product: &mut Product, parallel: Parallel) -> bool {
-    let &mut Product { m, n, k, alpha, a, b, beta, ref mut c } = product;
-    let stride = c.row_stride;
+/// Computes the product, with loops that this machine can run, if it is of this kind, else returns false.
+pub(super) fn run(loops: &'static Loops, problem: &Problem, parallel: Parallel) -> bool {
+    let &Problem { m, n, k, alpha, a, b, beta, c, c_row_stride } = problem;
     // Few rows of A against the columns of B, or few columns of B against the rows of A.
     let (n_few, few, n_many, many, c_few_stride, c_many_stride) =
-        if m <= MAX_DOT_ROWS && b.row_stride == 1 && m <= n {
-            (m, a, n, b.transposed(), stride, 1)
-        } else if n <= MAX_DOT_ROWS && a.col_stride == 1 && n < m {
-            (n, b.transposed(), m, a, 1, stride)
+        if m <= MAX_DOT_ROWS && b.k_stride == 1 && m <= n {
+            (m, a, n, b, c_row_stride, 1)
+        } else if n <= MAX_DOT_ROWS && a.k_stride == 1 && n < m {
+            (n, b, m, a, 1, c_row_stride)
         } else {
             return false;
         };
 
     let mut copy;
-    let (x, x_stride) = if few.col_stride == 1 || k == 1 {
-        (few.data.as_ptr(), few.row_stride)
+    let x = if few.k_stride == 1 {
+        few
+    } else if few.element_size == size_of::<f32>() {
+        copy = Scratch::take(Slot::RowBlock, n_few * k);
+        // SAFETY: the views hold `n_few × k`, which was checked at entry, and the scratch has room for them.
+        unsafe { contiguous_lanes(few, n_few, copy.as_mut_ptr()) }
     } else {
-        copy = contiguous_rows(few, n_few, k);
-        (copy.as_mut_ptr().cast_const(), k)
+        return false;
     };
-    let c = SharedMut(c.data.as_mut_ptr());
-    let x = SharedMut(x.cast_mut());
     let dots = |js: Range<usize>| {
         // SAFETY: the views hold `n_few × k`, `n_many × k` and all of `c`, which was checked at entry; tasks write to
-        // disjoint parts of `c`. The kernel is available.
+        // disjoint parts of `c`. The loops can run.
         unsafe {
-            (kernel.loops().dots)(&Dots {
+            (loops.dots)(&Dots {
                 m: n_few,
                 n: js.len(),
                 k,
                 alpha,
-                x: x.get(),
-                x_stride,
-                w: many.data.as_ptr().add(js.start * many.row_stride),
-                w_stride: many.row_stride,
+                x: x.at(0, 0),
+                x_stride: x.lane_stride,
+                w: many.at(js.start, 0),
+                w_stride: many.lane_stride,
                 beta,
                 c: c.get().add(js.start * c_many_stride),
                 c_i_stride: c_few_stride,
@@ -64,10 +63,7 @@ pub(super) fn run(kernel: Kernel, product: &mut Product, parallel: Parallel) -> 
         }
     };
     let n_threads = rayon::current_num_threads();
-    if parallel == Parallel::Serial
-        || n_threads == 1
-        || n_few.saturating_mul(n_many).saturating_mul(k) < PARALLEL_WORK
-    {
+    if parallel == Parallel::Serial || n_threads == 1 || problem.work() < PARALLEL_WORK {
         dots(0..n_many);
     } else {
         let split = Split::into_parts(n_many, n_threads * TASKS_PER_THREAD, 8);
@@ -76,15 +72,17 @@ pub(super) fn run(kernel: Kernel, product: &mut Product, parallel: Parallel) -> 
     true
 }
 
-/// A copy of a small matrix in row-major order.
-fn contiguous_rows(view: MatRef, rows: usize, k: usize) -> Scratch {
-    let mut copy = Scratch::take(Slot::RowBlock, rows * k);
-    let dst = copy.as_mut_ptr();
-    for i in 0..rows {
-        for p in 0..k {
-            // SAFETY: the scratch has room for `rows · k` floats.
-            unsafe { *dst.add(i * k + p) = view.data[i * view.row_stride + p * view.col_stride] };
+/// A copy in `dst` of all lanes, each contiguous.
+///
+/// # Safety
+/// `source` holds `n_lanes` lanes of `f32`, and `dst` has room for them.
+unsafe fn contiguous_lanes(source: Source, n_lanes: usize, dst: *mut f32) -> Source {
+    let k_len = source.k_len;
+    for lane in 0..n_lanes {
+        for p in 0..k_len {
+            // SAFETY: by contract.
+            unsafe { *dst.add(lane * k_len + p) = *source.at(lane, p).cast::<f32>() };
         }
     }
-    copy
+    Source { start: dst.cast_const().cast(), lane_stride: k_len, k_stride: 1, ..source }
 }

@@ -1,3 +1,4 @@
+use half::bf16;
 use proptest::prelude::*;
 
 use super::reference::naive;
@@ -297,6 +298,70 @@ fn a_split_covers_its_range_once_in_nearly_equal_parts() {
                 let units = parts.iter().map(|part| part.len().div_ceil(unit));
                 assert!(units.clone().max().unwrap() - units.min().unwrap() <= 1);
             }
+        }
+    }
+}
+
+/// The oracle: the definition on the same numbers as `f32`, which holds every bf16.
+#[test]
+fn bf16_products_equal_the_definition() {
+    let sizes = [
+        (1, 40, 37),
+        (5, 3, 71),
+        (2, 9, 64),
+        (8, 33, 16),
+        (9, 20, 1),
+        (31, 70, 33),
+        (100, 67, 2051),
+        (0, 3, 4),
+        (3, 4, 0),
+    ];
+    for (m, n, k) in sizes {
+        for a in LAYOUTS {
+            for b in LAYOUTS {
+                let (a, b) = (matrix(m, k, a, 1), matrix(k, n, b, 2));
+                check_bf16(m, n, k, a, b);
+            }
+        }
+    }
+}
+
+fn check_bf16(m: usize, n: usize, k: usize, a: (Vec<f32>, [usize; 2]), b: (Vec<f32>, [usize; 2])) {
+    let narrow = |matrix: &(Vec<f32>, [usize; 2])| {
+        matrix.0.iter().map(|&x| bf16::from_f32(x)).collect::<Vec<_>>()
+    };
+    let widen =
+        |data: &[bf16], strides| (data.iter().map(|x| x.to_f32()).collect::<Vec<_>>(), strides);
+    let (a_data, b_data) = (narrow(&a), narrow(&b));
+    let (a, b) = (widen(&a_data, a.1), widen(&b_data, b.1));
+    let before = random(m * n, 3);
+    let mut expected = before.clone();
+    naive(m, n, k, 0.5, view(&a), view(&b), 0.3, MatMut::row_major(&mut expected, n));
+    let product = |native: bool, parallel: Parallel| {
+        let mut c = before.clone();
+        let a = MatRef { data: &a_data[..], row_stride: a.1[0], col_stride: a.1[1] };
+        let b = MatRef { data: &b_data[..], row_stride: b.1[0], col_stride: b.1[1] };
+        let out = MatMut::row_major(&mut c, n);
+        if native {
+            gemm_bf16(m, n, k, 0.5, a, b, 0.3, out, parallel);
+        } else {
+            super::bf16::widened(
+                Product { m, n, k, alpha: 0.5, a, b, beta: 0.3, c: out },
+                parallel,
+            );
+        }
+        c
+    };
+    let native = product(true, Parallel::Serial);
+    assert!(native == product(true, Parallel::Rayon), "[{m}, {n}, {k}] in parallel");
+    for c in [native, product(false, Parallel::Serial)] {
+        for (got, want) in c.iter().zip(&expected) {
+            // Operands are below 1 in size, so `k` bounds the sum of products.
+            let tolerance = (k + 4) as f32 * f32::EPSILON * (k as f32 + 1.0);
+            assert!(
+                (got - want).abs() <= tolerance,
+                "[{m}, {n}, {k}]: {got}, not {want} ± {tolerance}"
+            );
         }
     }
 }

@@ -63,7 +63,7 @@ pub(in crate::ops) fn silu_derivative(x: f32) -> f32 {
     sigmoid * (1.0 + x * (e * sigmoid))
 }
 
-const SQRT_8_OVER_PI: f32 = 1.595_769_1;
+const SQRT_8_OVER_PI: f32 = 1.595_769;
 const CUBIC: f32 = 0.044_715;
 
 /// Beyond ±16 every function here equals 0 or x in f32; the bound keeps `x³` finite.

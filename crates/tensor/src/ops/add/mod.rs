@@ -25,7 +25,7 @@ pub fn add(x: &Tensor, y: &Tensor) -> Tensor {
             }
         });
     }
-    let (x_, y_) = (x.clone(), y.clone());
+    let (x_, y_) = (x.place(), y.place());
     Tensor::from_op(sum, &[x, y], move |dsum, sink| {
         sink.add(&x_, dsum.clone());
         sink.add(&y_, dsum);

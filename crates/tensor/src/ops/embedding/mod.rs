@@ -34,7 +34,7 @@ pub fn embedding(ids: &Tensor, table_vd: &Tensor) -> Tensor {
     let mut y = Tensor::unspecified(&shape, DType::F32);
     cpu::gather(y.f32s_mut(), ids.u32s(), table_vd.f32s(), d);
 
-    let (ids_, table_) = (ids.clone(), table_vd.clone());
+    let (ids_, table_) = (ids.clone(), table_vd.place());
     Tensor::from_op(y, &[table_vd], move |dy, sink| {
         sink.accumulate(&table_, |dtable, beta| {
             cpu::scatter_add(dtable.f32s_mut(), beta, ids_.u32s(), dy.f32s(), d);

@@ -34,7 +34,7 @@ pub fn layer_norm(x: &Tensor, gain: &Tensor, bias: Option<&Tensor>, eps: f32) ->
         cpu::Outputs { y: y.f32s_mut(), mean: mean.f32s_mut(), inv_std: inv_std.f32s_mut() };
     cpu::forward(outputs, x.f32s(), gain.f32s(), bias.map(Tensor::f32s), eps);
 
-    let (x_, gain_, bias_) = (x.clone(), gain.clone(), bias.cloned());
+    let (x_, gain_, bias_) = (x.clone(), gain.clone(), bias.map(Tensor::place));
     let inputs: Vec<&Tensor> = [x, gain].into_iter().chain(bias).collect();
     Tensor::from_op(y, &inputs, move |dy, sink| {
         let (mut dgain, mut dbias) =

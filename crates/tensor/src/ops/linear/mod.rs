@@ -39,7 +39,7 @@ pub fn linear(x: &Tensor, weight_oi: &Tensor, bias_o: Option<&Tensor>) -> Tensor
     };
     gemm(n, o, i, 1.0, xs, ws.transposed(), beta, MatMut::row_major(y.f32s_mut(), o), Parallel::Rayon);
 
-    let (x_, weight_, bias_) = (x.clone(), weight_oi.clone(), bias_o.cloned());
+    let (x_, weight_, bias_) = (x.clone(), weight_oi.clone(), bias_o.map(Tensor::place));
     let inputs: Vec<&Tensor> = [x, weight_oi].into_iter().chain(bias_o).collect();
     Tensor::from_op(y, &inputs, move |dy, sink| {
         let dys = MatRef::row_major(dy.f32s(), o);

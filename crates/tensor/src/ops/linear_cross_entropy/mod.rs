@@ -57,7 +57,7 @@ pub fn linear_cross_entropy(
     };
     let loss = cpu::loss_and_gradients(&inputs, gradients) / f64::from(divisor);
 
-    let (x_, weight_) = (x_nd.clone(), weight_vd.clone());
+    let (x_, weight_) = (x_nd.place(), weight_vd.place());
     Tensor::from_op(
         Tensor::from_f32(&[], vec![loss as f32]),
         &[x_nd, weight_vd],

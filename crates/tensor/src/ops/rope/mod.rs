@@ -43,7 +43,7 @@ pub fn rope(qkv: &Tensor, heads: &Heads, table: &RopeTable, start: usize) -> Ten
     let mut y = copy(qkv);
     cpu::rotate(y.f32s_mut(), heads, table, start..start + t, cpu::Direction::Forward);
 
-    let (qkv_, heads_, table_) = (qkv.clone(), *heads, table.clone());
+    let (qkv_, heads_, table_) = (qkv.place(), *heads, table.clone());
     Tensor::from_op(y, &[qkv], move |mut dy, sink| {
         // The inverse of a rotation is its transpose.
         let mut dx = if dy.is_unique() { dy } else { copy(&dy) };

@@ -13,7 +13,7 @@ use crate::{DType, Tensor};
 pub fn weighted_sum(x: &Tensor, weights: &Tensor) -> Tensor {
     assert!(x.shape() == weights.shape(), "weighted_sum: x is {:?}, weights {:?}", x.shape(), weights.shape());
     let sum: f64 = x.f32s().iter().zip(weights.f32s()).map(|(&x, &w)| f64::from(x) * f64::from(w)).sum();
-    let (x_, weights) = (x.clone(), weights.detached());
+    let (x_, weights) = (x.place(), weights.detached());
     Tensor::from_op(Tensor::from_f32(&[], vec![sum as f32]), &[x], move |dsum, sink| {
         let scale = dsum.item();
         sink.accumulate(&x_, |dx, beta| {
