@@ -189,6 +189,9 @@ pub enum ConfigError {
     },
 }
 
+/// Positions times rotated pairs of a head that the table of rotations may have: 512 MiB.
+const MOST_ROTATIONS: usize = 1 << 26;
+
 impl ModelConfig {
     /// The architecture of GPT-2 (Radford et al., 2019): learned positions, LayerNorm, GELU of width 4d, biases, tied
     /// head.
@@ -276,6 +279,10 @@ impl ModelConfig {
             positive("position.rope.theta", theta)?;
             if self.head_dim() % 2 == 1 {
                 return Err(ConfigError::OddHead { head_dim: self.head_dim() });
+            }
+            let most = MOST_ROTATIONS / (self.head_dim() / 2);
+            if self.context_length > most {
+                return Err(ConfigError::TooLarge { key: "context_length", value: self.context_length, most });
             }
         }
         match self.norm {

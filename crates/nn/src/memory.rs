@@ -3,7 +3,9 @@
 //! The numbers follow the life of every tensor of a step: what forward saves per block, what backward frees while
 //! gradients appear, and the optimizer's state. They are checked in tests against what the allocator counted.
 
-use crate::{ModelConfig, NormKind, Placement, Position};
+use tensor::ops;
+
+use crate::{MlpKind, ModelConfig, NormKind, Placement, Position};
 
 /// Bytes of one f32.
 const F32: usize = 4;
@@ -49,12 +51,15 @@ pub fn training(config: &ModelConfig, micro_batch_size: usize, accumulates: bool
     let blocks = config.n_layers * sizes.block_saved;
     // The end of forward: hidden states, and in the fused head their gradient, the head's gradient, a chunk of logits.
     let head_gradient = F32 * config.vocab_size * config.d_model;
-    consider(blocks + sizes.head_saved, head_gradient, sizes.stream + sizes.logits_chunk);
+    let new_head_gradient = if accumulates { head_gradient } else { 0 };
+    consider(blocks + sizes.head_saved, head_gradient, sizes.stream + sizes.logits_chunk + new_head_gradient);
     for above in 0..config.n_layers {
         let saved = blocks - above * sizes.block_saved;
         let gradients = head_gradient + above * sizes.block_parameters;
-        // Inside a block: after the gradients of its feed-forward part, those of the widest activation.
-        consider(saved, gradients + sizes.block_parameters, sizes.backward_transient);
+        // Through the feed-forward part, and later through attention.
+        consider(saved, gradients + sizes.down_parameters, sizes.mlp_transient);
+        let gradients = gradients + sizes.mlp_parameters;
+        consider(saved - sizes.mlp_saved, gradients, sizes.attention_transient);
     }
     // The optimizer step: all gradients, no activations.
     consider(0, parameters, 0);
@@ -65,14 +70,23 @@ pub fn training(config: &ModelConfig, micro_batch_size: usize, accumulates: bool
 struct Sizes {
     /// What one block saves for its backward.
     block_saved: usize,
+    /// Of it, what the feed-forward part saves.
+    mlp_saved: usize,
     /// What the part after the blocks saves.
     head_saved: usize,
     /// One tensor of the residual stream.
     stream: usize,
-    /// The gradients of one block's parameters.
+    /// The parameters of one block.
     block_parameters: usize,
-    /// The most that backward holds at once inside one block.
-    backward_transient: usize,
+    /// Of them, those of the feed-forward part.
+    mlp_parameters: usize,
+    /// Of them, those of its second matrix.
+    down_parameters: usize,
+    /// The most that backward holds beside them inside the feed-forward part: the gradients of the residual stream and
+    /// of the widest activation.
+    mlp_transient: usize,
+    /// The same inside attention: the gradients of the residual stream, of its output, and of queries, keys, values.
+    attention_transient: usize,
     /// One chunk of logits in the fused head.
     logits_chunk: usize,
 }
@@ -82,30 +96,35 @@ impl Sizes {
         let (d, f, up) = (config.d_model, config.d_ff, config.d_up());
         let heads = config.heads();
         let (qkv, q) = (heads.qkv_width(), heads.q_width());
-        let norms = if config.norm == NormKind::None { 0 } else { 1 };
-        // Pre-norm: x, norm(x), and the same before the feed-forward part. Post-norm: both sums, both norms' outputs.
-        let stream_tensors = 2 + 2 * norms;
-        let statistics = norms * 2 * 2 + config.n_heads;
-        let block_saved = stream_tensors * d + qkv + q + up + f + statistics;
+        let norms = usize::from(config.norm != NormKind::None);
+        // Pre-norm: x and norm(x). Post-norm: the sum and its norm. The same before or after attention.
+        let stream_tensors = 1 + norms;
+        let statistics = match config.norm {
+            NormKind::None => 0,
+            NormKind::Rms { .. } => 1,
+            NormKind::Layer { .. } => 2,
+        };
+        let mlp_saved = stream_tensors * d + statistics + up + f;
+        let attention_saved = stream_tensors * d + statistics + qkv + q + config.n_heads;
         let head_saved = match config.placement {
-            Placement::Pre => (1 + norms) * d,
+            Placement::Pre => (1 + norms) * d + statistics,
             Placement::Post => d,
         };
         let positions = if config.position == Position::Learned { config.context_length * d } else { 0 };
         let embeddings = config.vocab_size * d * if config.tie_embeddings { 1 } else { 2 } + positions;
-        let block_parameters = (config.n_parameters() - embeddings) / config.n_layers;
-        // d(residual), d(activated) and d(up) together.
-        let backward_transient = n * (2 * d + f + up);
+        // The activation of a layer without gate turns its gradient into that of its input in place.
+        let widest = if config.mlp == MlpKind::Swiglu { up } else { f };
         Sizes {
-            block_saved: F32 * n * block_saved,
+            block_saved: F32 * n * (mlp_saved + attention_saved),
+            mlp_saved: F32 * n * mlp_saved,
             head_saved: F32 * n * head_saved,
             stream: F32 * n * d,
-            block_parameters: F32 * block_parameters,
-            backward_transient: F32 * backward_transient,
-            logits_chunk: LOGITS_CHUNK.min(F32 * n * config.vocab_size),
+            block_parameters: F32 * (config.n_parameters() - embeddings) / config.n_layers,
+            mlp_parameters: F32 * d * (up + f),
+            down_parameters: F32 * d * f,
+            mlp_transient: F32 * n * (d + widest),
+            attention_transient: F32 * n * (d + q + qkv),
+            logits_chunk: F32 * ops::logits_chunk_rows(config.vocab_size).min(n) * config.vocab_size,
         }
     }
 }
-
-/// Bytes of logits that the fused head holds at a time.
-const LOGITS_CHUNK: usize = 16 << 20;

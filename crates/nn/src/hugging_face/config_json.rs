@@ -127,9 +127,10 @@ fn llama(keys: &Keys<'_>) -> Result<ModelConfig, Error> {
         tie_embeddings: keys.flag_or("tie_word_embeddings", false)?,
         init: Init::Normal { std: keys.number_or("initializer_range", 0.02)? as f32, scale_residual: false },
     };
-    let head_dim = keys.size_or("head_dim", config.d_model / config.n_heads.max(1))?;
-    if config.n_heads.checked_mul(head_dim) != Some(config.d_model) {
-        return Err(keys.unsupported("head_dim", head_dim, "hidden_size / num_attention_heads"));
+    // Heads that do not divide the width are left to `validate`, which says so.
+    let divides = config.d_model.checked_rem(config.n_heads) == Some(0);
+    if divides && keys.size_or("head_dim", config.head_dim())? != config.head_dim() {
+        return Err(keys.unsupported("head_dim", keys.size("head_dim")?, "hidden_size / num_attention_heads"));
     }
     Ok(config)
 }

@@ -168,12 +168,12 @@ impl Stored {
                 _ => file.f32_tensor(name, shape),
             };
         }
+        // All pieces are read, and so their sizes known to be those of the file, before the whole is allocated.
         let columns = shape[1];
-        let mut elements = Vec::with_capacity(shape.iter().product());
-        for (name, rows) in &self.pieces {
-            elements.extend_from_slice(file.f32_tensor(name, &[*rows, columns])?.f32s());
-        }
-        Ok(Tensor::from_f32(shape, elements))
+        let pieces = self.pieces.iter().map(|(name, rows)| file.f32_tensor(name, &[*rows, columns]));
+        let pieces = pieces.collect::<Result<Vec<_>, _>>()?;
+        let elements: Vec<&[f32]> = pieces.iter().map(Tensor::f32s).collect();
+        Ok(Tensor::from_f32(shape, elements.concat()))
     }
 }
 

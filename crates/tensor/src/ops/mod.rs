@@ -30,7 +30,7 @@ pub use cross_entropy::{IGNORED, cross_entropy};
 pub use embedding::embedding;
 pub use layer_norm::layer_norm;
 pub use linear::linear;
-pub use linear_cross_entropy::linear_cross_entropy;
+pub use linear_cross_entropy::{linear_cross_entropy, logits_chunk_rows};
 pub use rms_norm::rms_norm;
 pub use rope::{RopeLayout, RopeTable, rope};
 pub use sum_of_squares::{scale_in_place, sum_of_squares};

@@ -6,10 +6,6 @@ use crate::cpu::gemm::{MatMut, MatRef, Parallel, gemm};
 use crate::ops::cross_entropy::{loss_and_gradient, loss_of_row};
 use crate::{DType, Tensor};
 
-/// Most rows in a chunk.
-const MAX_ROWS: usize = 256;
-/// Most logits in a chunk of several rows: 16 MiB.
-const MAX_LOGITS: usize = 1 << 22;
 
 pub(super) struct Inputs<'a> {
     /// `[n, d]`.
@@ -35,7 +31,7 @@ pub(super) struct Gradients<'a> {
 pub(super) fn loss_and_gradients(inputs: &Inputs, mut gradients: Gradients) -> f64 {
     let &Inputs { d, v, .. } = inputs;
     let n = inputs.targets.len();
-    let rows_per_chunk = (MAX_LOGITS / v.max(1)).clamp(1, MAX_ROWS);
+    let rows_per_chunk = super::logits_chunk_rows(v);
     let with_gradient = gradients.dx.is_some() || gradients.dweight.is_some();
     let weight = MatRef::row_major(inputs.weight, d);
     let mut chunk = Tensor::unspecified(&[rows_per_chunk.min(n), v], DType::F32);

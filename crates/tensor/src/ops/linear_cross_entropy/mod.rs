@@ -15,6 +15,16 @@ use crate::{DType, Tensor};
 
 // Dims: n rows (all leading dimensions of x) · d inputs · v classes
 
+/// Most rows in a chunk of logits.
+const MAX_ROWS: usize = 256;
+/// Most logits in a chunk of several rows: 16 MiB.
+const MAX_LOGITS: usize = 1 << 22;
+
+/// How many rows of logits [`linear_cross_entropy`] holds at a time for a vocabulary of `v`.
+pub fn logits_chunk_rows(v: usize) -> usize {
+    (MAX_LOGITS / v.max(1)).clamp(1, MAX_ROWS)
+}
+
 /// [`cross_entropy`](super::cross_entropy) of the logits `x·Wᵀ`: the sum of the rows' negative log-likelihoods (nats)
 /// over `divisor`.
 ///

@@ -1,0 +1,6 @@
+//! What the crate promises, against `transformers`, finite differences, and itself.
+
+mod ablations;
+mod cached_decoding;
+mod golden;
+mod models;

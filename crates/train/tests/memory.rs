@@ -1,0 +1,54 @@
+//! The memory plan against what the allocator counted. The count is of the whole process, so this is one test in a
+//! binary of its own.
+
+use nn::{MlpKind, ModelConfig, NormKind, Placement, Transformer};
+use tensor::{Gradients, Tensor, memory};
+use train::config::{Decay, OptimizerConfig};
+use train::optimizer::{Optimizer, global_norm};
+
+/// The most bytes alive in a training step of two micro-batches or one.
+fn measured(config: &ModelConfig, micro_batch_size: usize, n_micro_batches: usize) -> usize {
+    memory::trim();
+    let settings =
+        OptimizerConfig::AdamW { learning_rate: 1e-3, betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.1, decay: Decay::All };
+    let mut model = Transformer::new(config, 1).tracked();
+    let mut optimizer = Optimizer::new(&settings, &model);
+    memory::reset_peak();
+    let mut gradients = Gradients::new();
+    for _ in 0..n_micro_batches {
+        let shape = [micro_batch_size, config.context_length];
+        let ids = || Tensor::from_u32(&shape, (0..shape[0] * shape[1]).map(|i| (i % config.vocab_size) as u32).collect());
+        model.loss(&ids(), &ids(), 1.0).backward_into(1.0, &mut gradients);
+    }
+    global_norm(&model, &gradients);
+    optimizer.update(&mut model, &gradients, 1.0, 1e-3, 1);
+    memory::stats().peak_alive
+}
+
+#[test]
+fn the_plan_is_within_three_percent_of_what_is_allocated() {
+    let llama = ModelConfig::llama(2000, 128, 128, 4, 4, 352);
+    let configs = [
+        ("llama", llama.clone(), 16, 1),
+        ("llama, accumulating", llama.clone(), 8, 2),
+        ("grouped queries, tied", ModelConfig { n_kv_heads: 1, tie_embeddings: true, ..llama.clone() }, 16, 1),
+        ("large vocabulary", ModelConfig { vocab_size: 30_000, ..llama.clone() }, 4, 1),
+        ("large vocabulary, tied", ModelConfig { vocab_size: 30_000, tie_embeddings: true, ..llama.clone() }, 4, 2),
+        ("wide", ModelConfig { d_model: 512, d_ff: 2048, n_layers: 2, ..llama.clone() }, 2, 1),
+        ("gpt2", ModelConfig::gpt2(2000, 128, 128, 4, 4), 16, 1),
+        ("post-norm", ModelConfig { placement: Placement::Post, ..llama.clone() }, 16, 1),
+        ("no norm", ModelConfig { norm: NormKind::None, ..llama.clone() }, 16, 1),
+        ("silu, deep", ModelConfig { mlp: MlpKind::Silu, n_layers: 12, ..llama }, 8, 1),
+    ];
+    let mut failures = String::new();
+    for (name, config, micro_batch_size, n_micro_batches) in configs {
+        let plan = nn::memory::training(&config, micro_batch_size, n_micro_batches > 1);
+        let measured = measured(&config, micro_batch_size, n_micro_batches) as f64;
+        let ratio = plan.total() as f64 / measured;
+        eprintln!("{name}: planned {:.2} MB, allocated {:.2} MB: {ratio:.3}", plan.total() as f64 / 1e6, measured / 1e6);
+        if !(0.97..=1.03).contains(&ratio) {
+            failures += &format!("{name}: {ratio:.3}, {plan:?}\n");
+        }
+    }
+    assert!(failures.is_empty(), "{failures}");
+}
