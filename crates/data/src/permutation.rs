@@ -119,8 +119,7 @@ mod tests {
             (0..n).for_each(|i| counts[i as usize][permutation.apply(i) as usize] += 1.0);
         }
         let expected = n_keys as f64 / n as f64;
-        let chi_square: f64 =
-            counts.iter().flatten().map(|count| (count - expected).powi(2) / expected).sum();
+        let chi_square: f64 = counts.iter().flatten().map(|count| (count - expected).powi(2) / expected).sum();
         assert!((81.0 - 5.0 * 12.7..81.0 + 5.0 * 12.7).contains(&chi_square), "{chi_square}");
     }
 

@@ -8,10 +8,7 @@
 ///
 /// **Panics** if `fraction` is not within 0 and 1.
 pub fn split_tail(text: &[u8], fraction: f64) -> (&[u8], &[u8]) {
-    assert!(
-        (0.0..=1.0).contains(&fraction),
-        "split_tail: a fraction of {fraction} is not within 0 and 1"
-    );
+    assert!((0.0..=1.0).contains(&fraction), "split_tail: a fraction of {fraction} is not within 0 and 1");
     let is_start = |byte: &u8| byte & 0b1100_0000 != 0b1000_0000;
     let n_chars = text.iter().filter(|byte| is_start(byte)).count();
     let n_train = (n_chars as f64 * (1.0 - fraction)) as usize;

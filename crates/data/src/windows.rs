@@ -15,16 +15,9 @@ pub const IGNORE: u32 = u32::MAX;
 /// sees the padding only where nothing counts.
 ///
 /// **Errors**: fewer than two tokens, or a context length of 0.
-pub fn sequential_windows(
-    dataset: &Dataset,
-    context_length: usize,
-) -> Result<SequentialWindows<'_>, Error> {
+pub fn sequential_windows(dataset: &Dataset, context_length: usize) -> Result<SequentialWindows<'_>, Error> {
     if context_length == 0 {
-        return Err(Error::InvalidOption {
-            name: "context_length",
-            value: 0,
-            expected: "at least 1".to_owned(),
-        });
+        return Err(Error::InvalidOption { name: "context_length", value: 0, expected: "at least 1".to_owned() });
     }
     check_tokens(dataset, context_length, 2)?;
     let n_windows = (dataset.n_tokens() - 1).div_ceil(context_length as u64);
@@ -102,10 +95,7 @@ mod tests {
                     n_sequences += batch.n_sequences as u64;
                 }
                 assert_eq!(targets, tokens[1..]);
-                assert_eq!(
-                    (n_sequences, targets.len() as u64),
-                    (windows.n_windows(), windows.n_targets())
-                );
+                assert_eq!((n_sequences, targets.len() as u64), (windows.n_windows(), windows.n_targets()));
             }
         }
     }

@@ -13,7 +13,9 @@ pub enum Error {
     #[error(transparent)]
     Tokenizer(#[from] tokenizer::Error),
     /// The tokenizer has ids that the model has no rows for.
-    #[error("the tokenizer has {tokenizer} ids, but the model has {model} rows\nhint: the tokenizer and the weights are of two models")]
+    #[error(
+        "the tokenizer has {tokenizer} ids, but the model has {model} rows\nhint: the tokenizer and the weights are of two models"
+    )]
     VocabMismatch {
         /// Ids of the tokenizer.
         tokenizer: usize,
@@ -34,6 +36,8 @@ pub enum Error {
     #[error("the model's logits are not numbers\nhint: its weights are damaged, or the run diverged")]
     NotFinite,
     /// Nothing to continue.
-    #[error("the prompt is empty, and the tokenizer has no end-of-text token to start from\nhint: give a prompt of at least one character")]
+    #[error(
+        "the prompt is empty, and the tokenizer has no end-of-text token to start from\nhint: give a prompt of at least one character"
+    )]
     EmptyPrompt,
 }

@@ -21,6 +21,9 @@ pub(crate) enum Role {
     Bias,
 }
 
+/// Gives the parameter of a name, for a purpose, of a shape.
+type Make<'a, E> = dyn FnMut(&str, Role, &[usize]) -> Result<Tensor, E> + 'a;
+
 impl Transformer {
     /// A model with fresh weights.
     ///
@@ -42,7 +45,7 @@ impl Transformer {
     /// [`Transformer::parameters`].
     pub(crate) fn build<E>(
         config: &ModelConfig,
-        make: &mut dyn FnMut(&str, Role, &[usize]) -> Result<Tensor, E>,
+        make: &mut Make<'_, E>,
     ) -> Result<Self, E> {
         let (d, v) = (config.d_model, config.vocab_size);
         let token_embedding = make("token_embedding", Role::Table, &[v, d])?;
@@ -86,7 +89,7 @@ impl Transformer {
 fn build_norm<E>(
     config: &ModelConfig,
     name: &str,
-    make: &mut dyn FnMut(&str, Role, &[usize]) -> Result<Tensor, E>,
+    make: &mut Make<'_, E>,
 ) -> Result<Norm, E> {
     let mut gain = || make(&format!("{name}.gain"), Role::Gain, &[config.d_model]);
     Ok(match config.norm {
@@ -108,7 +111,7 @@ fn build_linear<E>(
     name: &str,
     shape: [usize; 2],
     writes_residual: bool,
-    make: &mut dyn FnMut(&str, Role, &[usize]) -> Result<Tensor, E>,
+    make: &mut Make<'_, E>,
 ) -> Result<Linear, E> {
     let weight = make(&format!("{name}.weight"), Role::Matrix { writes_residual }, &shape)?;
     let bias = match config.bias {

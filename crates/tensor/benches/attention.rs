@@ -21,20 +21,11 @@ fn best(mut run: impl FnMut()) -> Duration {
 }
 
 fn report(what: &str, time: Duration, flops: f64) {
-    println!(
-        "{what:<44} {:>9.3} ms {:>8.1} GFLOP/s",
-        time.as_secs_f64() * 1e3,
-        flops / time.as_secs_f64() / 1e9
-    );
+    println!("{what:<44} {:>9.3} ms {:>8.1} GFLOP/s", time.as_secs_f64() * 1e3, flops / time.as_secs_f64() / 1e9);
 }
 
 /// Forward, and forward with backward, of `f` of tracked inputs.
-fn forward_backward(
-    name: &str,
-    flops: f64,
-    inputs: &[&Tensor],
-    f: impl Fn(&[Tensor]) -> Tensor,
-) -> Duration {
+fn forward_backward(name: &str, flops: f64, inputs: &[&Tensor], f: impl Fn(&[Tensor]) -> Tensor) -> Duration {
     let constants: Vec<Tensor> = inputs.iter().map(|x| x.detached()).collect();
     let forward = best(|| drop(black_box(f(&constants))));
     let leaves: Vec<Tensor> = inputs.iter().map(|x| x.tracked()).collect();
@@ -43,8 +34,7 @@ fn forward_backward(
     // The contraction to a scalar is measured apart.
     let y = f(&constants).tracked();
     let overhead = best(|| sum(&y).backward_into(1.0, &mut Gradients::new()));
-    let both = best(|| sum(&f(&leaves)).backward_into(1.0, &mut Gradients::new()))
-        .saturating_sub(overhead);
+    let both = best(|| sum(&f(&leaves)).backward_into(1.0, &mut Gradients::new())).saturating_sub(overhead);
     report(&format!("{name} forward"), forward, flops);
     report(&format!("{name} forward + backward"), both, 3.0 * flops);
     both
@@ -52,9 +42,7 @@ fn forward_backward(
 
 fn main() {
     let rng = |stream| Rng::new(1, stream);
-    for (b, t, h, g, e) in
-        [(8, 256, 16, 16, 32), (8, 256, 16, 4, 32), (2, 1024, 12, 12, 64), (1, 2048, 16, 4, 128)]
-    {
+    for (b, t, h, g, e) in [(8, 256, 16, 16, 32), (8, 256, 16, 4, 32), (2, 1024, 12, 12, 64), (1, 2048, 16, 4, 128)] {
         let heads = Heads { n_heads: h, n_kv_heads: g, head_dim: e };
         let (n, d) = (b * t, heads.q_width());
         println!("\nb {b} · t {t} · h {h} · g {g} · e {e}");
@@ -63,29 +51,20 @@ fn main() {
         // Half of the scores are behind the diagonal; FlashAttention counts the backward pass as 2.5 forward passes.
         let flops = 4.0 * (b * h * t * t * e) as f64 / 2.0;
         let scale = 1.0 / (e as f32).sqrt();
-        let attention =
-            forward_backward("attention", flops, &[&qkv], |x| ops::attention(&x[0], &heads, scale));
+        let attention = forward_backward("attention", flops, &[&qkv], |x| ops::attention(&x[0], &heads, scale));
 
         let table = RopeTable::new(e, t, 10_000.0, RopeLayout::HalfSplit);
-        forward_backward("rope", 6.0 * (n * (h + g) * e / 2) as f64, &[&qkv], |x| {
-            ops::rope(&x[0], &heads, &table, 0)
-        });
+        forward_backward("rope", 6.0 * (n * (h + g) * e / 2) as f64, &[&qkv], |x| ops::rope(&x[0], &heads, &table, 0));
 
         // qkv, output, and a gated feed-forward layer of 8/3 the width.
         let mut products = Duration::ZERO;
-        for (i, o) in
-            [(d, heads.qkv_width()), (d, d), (d, 8 * d / 3), (d, 8 * d / 3), (8 * d / 3, d)]
-        {
+        for (i, o) in [(d, heads.qkv_width()), (d, d), (d, 8 * d / 3), (d, 8 * d / 3), (8 * d / 3, d)] {
             let (x, w) = (rng(2).normal(&[n, i], 1.0), rng(3).normal(&[o, i], 1.0));
             let name = format!("linear {i} → {o}");
-            products += forward_backward(&name, 2.0 * (n * i * o) as f64, &[&x, &w], |x| {
-                ops::linear(&x[0], &x[1], None)
-            });
+            products +=
+                forward_backward(&name, 2.0 * (n * i * o) as f64, &[&x, &w], |x| ops::linear(&x[0], &x[1], None));
         }
-        println!(
-            "attention / matrix products: {:.1} %",
-            100.0 * attention.as_secs_f64() / products.as_secs_f64()
-        );
+        println!("attention / matrix products: {:.1} %", 100.0 * attention.as_secs_f64() / products.as_secs_f64());
 
         // One new position behind t − 1 cached ones, whose keys grow by a row per call.
         let step = rng(4).normal(&[1, 1, heads.qkv_width()], 1.0);

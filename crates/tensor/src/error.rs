@@ -16,7 +16,9 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The file is not a well-formed safetensors file.
-    #[error("{path} is not a readable safetensors file: {reason}\nhint: the file may be cut short or damaged; copy it again or go back to an earlier checkpoint")]
+    #[error(
+        "{path} is not a readable safetensors file: {reason}\nhint: the file may be cut short or damaged; copy it again or go back to an earlier checkpoint"
+    )]
     Safetensors {
         /// The file.
         path: PathBuf,

@@ -158,7 +158,12 @@ impl SafetensorsFile {
 }
 
 /// Reads `len` little-endian elements of `N` bytes.
-fn storage_of<T: Writable, const N: usize>(len: usize, dtype: DType, data: &[u8], read: impl Fn([u8; N]) -> T) -> Storage {
+fn storage_of<T: Writable, const N: usize>(
+    len: usize,
+    dtype: DType,
+    data: &[u8],
+    read: impl Fn([u8; N]) -> T,
+) -> Storage {
     let mut storage = Storage::unspecified(len, dtype);
     let (elements, _) = data.as_chunks::<N>();
     for (x, &bytes) in T::slice(&mut storage).iter_mut().zip(elements) {

@@ -83,9 +83,7 @@ impl Tokenizer {
     /// `text` is not empty and has no special tokens that count.
     fn encode_segment(&self, text: &[u8], ids: &mut Vec<TokenId>) {
         let text = match &self.model {
-            Model::Bpe(bpe) if bpe.add_prefix_space && text[0] != b' ' => {
-                Cow::Owned([b" ", text].concat())
-            }
+            Model::Bpe(bpe) if bpe.add_prefix_space && text[0] != b' ' => Cow::Owned([b" ", text].concat()),
             _ => Cow::Borrowed(text),
         };
         if text.len() < PARALLEL_FROM_BYTES {

@@ -49,8 +49,7 @@ impl Tokenizer {
     /// As [`Tokenizer::from_file`].
     pub fn from_vocab_and_merges(vocab_json: &Path, merges_txt: &Path) -> Result<Self, Error> {
         let (vocab, merges) = (read(vocab_json)?, read(merges_txt)?);
-        let merges =
-            read_bpe::merges_of_lines(&merges).map_err(|problem| problem.of(merges_txt))?;
+        let merges = read_bpe::merges_of_lines(&merges).map_err(|problem| problem.of(merges_txt))?;
         read_bpe::vocab_and_merges(&vocab, &merges).map_err(|problem| problem.of(vocab_json))
     }
 
@@ -67,8 +66,7 @@ impl Tokenizer {
     /// If the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), Error> {
         let text = format!("{:#}\n", write::tokenizer_json(self));
-        write::atomically(path, text.as_bytes())
-            .map_err(|source| Error::Write { path: path.to_path_buf(), source })
+        write::atomically(path, text.as_bytes()).map_err(|source| Error::Write { path: path.to_path_buf(), source })
     }
 }
 

@@ -74,8 +74,7 @@ fn space_len(text: &[u8]) -> usize {
 fn run_end(text: &[u8], from: usize, class: Class) -> usize {
     let mut end = from;
     while let Some(&byte) = text.get(end) {
-        let (class_here, n) =
-            if byte < 128 { (ASCII[usize::from(byte)], 1) } else { wide_class(&text[end..]) };
+        let (class_here, n) = if byte < 128 { (ASCII[usize::from(byte)], 1) } else { wide_class(&text[end..]) };
         if class_here != class {
             break;
         }
@@ -114,13 +113,11 @@ pub(crate) fn first_char(text: &[u8]) -> Option<char> {
 
 fn class(c: char) -> Class {
     use GeneralCategory::{
-        DecimalNumber, LetterNumber, LowercaseLetter, ModifierLetter, OtherLetter, OtherNumber,
-        TitlecaseLetter, UppercaseLetter,
+        DecimalNumber, LetterNumber, LowercaseLetter, ModifierLetter, OtherLetter, OtherNumber, TitlecaseLetter,
+        UppercaseLetter,
     };
     match get_general_category(c) {
-        UppercaseLetter | LowercaseLetter | TitlecaseLetter | ModifierLetter | OtherLetter => {
-            Class::Letter
-        }
+        UppercaseLetter | LowercaseLetter | TitlecaseLetter | ModifierLetter | OtherLetter => Class::Letter,
         DecimalNumber | LetterNumber | OtherNumber => Class::Number,
         _ if c.is_whitespace() => Class::Space,
         _ => Class::Other,

@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 /// The pattern of GPT-2.
-pub(crate) const PATTERN: &str =
-    r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+pub(crate) const PATTERN: &str = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
 /// A token by its bytes.
 pub(crate) type Bytes = Vec<u8>;
@@ -55,8 +54,7 @@ pub(crate) fn train(words: &[(Bytes, u64)], n_tokens: usize) -> Vec<(Bytes, Byte
 pub(crate) fn encode(pretoken: &[u8], merges: &[(Bytes, Bytes)]) -> Vec<Bytes> {
     let mut tokens: Vec<Bytes> = pretoken.iter().map(|&byte| vec![byte]).collect();
     loop {
-        let rank =
-            |i: usize| merges.iter().rposition(|(l, r)| *l == tokens[i] && *r == tokens[i + 1]);
+        let rank = |i: usize| merges.iter().rposition(|(l, r)| *l == tokens[i] && *r == tokens[i + 1]);
         let best = (1..tokens.len()).filter_map(|i| Some((rank(i - 1)?, i - 1))).min();
         let Some((_, i)) = best else { return tokens };
         let right = tokens.remove(i + 1);

@@ -113,9 +113,7 @@ impl SpecialTokens {
 pub(crate) fn check<'a>(tokens: impl IntoIterator<Item = &'a String>) -> Result<(), Error> {
     let mut seen = std::collections::HashSet::new();
     for token in tokens {
-        let fail = |reason: &str| {
-            Err(Error::SpecialToken { token: token.clone(), reason: reason.to_string() })
-        };
+        let fail = |reason: &str| Err(Error::SpecialToken { token: token.clone(), reason: reason.to_string() });
         if token.is_empty() {
             return fail("is empty");
         }

@@ -70,17 +70,12 @@ where
     check_no_byte(special_tokens)?;
     let minimum = 256 + special_tokens.len();
     if *vocab_size < minimum {
-        return Err(Error::VocabTooSmall {
-            vocab_size: *vocab_size,
-            n_special_tokens: special_tokens.len(),
-            minimum,
-        });
+        return Err(Error::VocabTooSmall { vocab_size: *vocab_size, n_special_tokens: special_tokens.len(), minimum });
     }
 
     let pretokens = count::count(documents, &cutter(special_tokens)?, progress)?;
 
-    let mut tokens: Vec<Box<[u8]>> =
-        special_tokens.iter().map(|token| token.as_bytes().into()).collect();
+    let mut tokens: Vec<Box<[u8]>> = special_tokens.iter().map(|token| token.as_bytes().into()).collect();
     let mut byte_ids = [0; 256];
     for byte in BYTES_IN_ORDER {
         byte_ids[usize::from(byte)] = tokens.len() as TokenId;

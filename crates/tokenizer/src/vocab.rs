@@ -85,8 +85,7 @@ impl Tokenizer {
                 }
             }
         }
-        let mut tokens: Vec<Box<[u8]>> =
-            distinct.iter().map(|c| c.to_string().into_bytes().into()).collect();
+        let mut tokens: Vec<Box<[u8]>> = distinct.iter().map(|c| c.to_string().into_bytes().into()).collect();
         let model = Model::Characters(Characters::new(distinct.into_iter().zip(0..)));
         let specials = append_specials(&mut tokens, special_tokens)?;
         Ok(Self { tokens, specials, model })
@@ -96,11 +95,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// If the file format could not tell a special token from another token.
-    pub(crate) fn bpe(
-        tokens: Vec<Box<[u8]>>,
-        specials: SpecialTokens,
-        bpe: Bpe,
-    ) -> Result<Self, Error> {
+    pub(crate) fn bpe(tokens: Vec<Box<[u8]>>, specials: SpecialTokens, bpe: Bpe) -> Result<Self, Error> {
         // Files key tokens by their text in the printable alphabet, special tokens by their own
         // text: the special token `Ġthe` and the learned token ` the` would be the same key.
         let mut written: HashMap<Box<[u8]>, &str> = HashMap::default();
@@ -193,10 +188,7 @@ pub(crate) fn check_no_byte(special_tokens: &[String]) -> Result<(), Error> {
     }
 }
 
-fn append_specials(
-    tokens: &mut Vec<Box<[u8]>>,
-    special_tokens: &[String],
-) -> Result<SpecialTokens, Error> {
+fn append_specials(tokens: &mut Vec<Box<[u8]>>, special_tokens: &[String]) -> Result<SpecialTokens, Error> {
     let first = tokens.len();
     tokens.extend(special_tokens.iter().map(|token| token.as_bytes().into()));
     SpecialTokens::new(special_tokens.iter().cloned().zip(first as TokenId..).collect())

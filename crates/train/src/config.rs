@@ -206,8 +206,8 @@ impl RunConfig {
     /// # Errors
     /// If the file cannot be read, has unknown or missing keys, or describes an impossible run.
     pub fn from_file(path: &Path, settings: &[String]) -> Result<Self, RunConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| RunConfigError::Read { path: path.to_owned(), source })?;
+        let text =
+            std::fs::read_to_string(path).map_err(|source| RunConfigError::Read { path: path.to_owned(), source })?;
         Self::from_text(&text, path, settings)
     }
 
@@ -300,12 +300,7 @@ impl RunConfig {
     }
 }
 
-fn require(
-    holds: bool,
-    key: &'static str,
-    value: impl ToString,
-    expected: &'static str,
-) -> Result<(), RunConfigError> {
+fn require(holds: bool, key: &'static str, value: impl ToString, expected: &'static str) -> Result<(), RunConfigError> {
     if holds { Ok(()) } else { Err(RunConfigError::Range { key, value: value.to_string(), expected }) }
 }
 

@@ -46,7 +46,9 @@ pub enum Error {
     #[error(transparent)]
     Report(#[from] crate::report::ReportError),
     /// The model has too few rows for the tokenizer.
-    #[error("the tokenizer has {tokenizer} ids, but model.vocab_size = {model}\nhint: set model.vocab_size to {tokenizer} or more")]
+    #[error(
+        "the tokenizer has {tokenizer} ids, but model.vocab_size = {model}\nhint: set model.vocab_size to {tokenizer} or more"
+    )]
     VocabTooSmall {
         /// Ids of the tokenizer.
         tokenizer: usize,
@@ -54,16 +56,22 @@ pub enum Error {
         model: usize,
     },
     /// Shards of another tokenizer.
-    #[error("the shards in {path} were written with another tokenizer\nhint: prepare them again with this run's tokenizer, or set tokenizer.file.path to the one they were made with")]
+    #[error(
+        "the shards in {path} were written with another tokenizer\nhint: prepare them again with this run's tokenizer, or set tokenizer.file.path to the one they were made with"
+    )]
     OtherTokenizer {
         /// The shards.
         path: PathBuf,
     },
     /// The run's inputs are shards, but its tokenizer is to be trained on text.
-    #[error("data.train is a folder of token shards, so the tokenizer must be the one they were made with\nhint: set [tokenizer.file] path = \"…/tokenizer.json\"")]
+    #[error(
+        "data.train is a folder of token shards, so the tokenizer must be the one they were made with\nhint: set [tokenizer.file] path = \"…/tokenizer.json\""
+    )]
     ShardsNeedTokenizer,
     /// The loss is not a number.
-    #[error("step {step}: the loss is {loss}, so the run stops before the update; the weights are those of step {step}\nhint: lower optimizer.adamw.learning_rate, lengthen the warm-up, or set training.grad_clip_norm = 1.0; then start again")]
+    #[error(
+        "step {step}: the loss is {loss}, so the run stops before the update; the weights are those of step {step}\nhint: lower optimizer.adamw.learning_rate, lengthen the warm-up, or set training.grad_clip_norm = 1.0; then start again"
+    )]
     NonFiniteLoss {
         /// The step.
         step: u64,
@@ -71,7 +79,9 @@ pub enum Error {
         loss: f64,
     },
     /// The gradient is not a number.
-    #[error("step {step}: the norm of the gradient is {norm}, so the run stops before the update; the weights are those of step {step}\nhint: lower optimizer.adamw.learning_rate, lengthen the warm-up, or set training.grad_clip_norm = 1.0; then start again")]
+    #[error(
+        "step {step}: the norm of the gradient is {norm}, so the run stops before the update; the weights are those of step {step}\nhint: lower optimizer.adamw.learning_rate, lengthen the warm-up, or set training.grad_clip_norm = 1.0; then start again"
+    )]
     NonFiniteGradient {
         /// The step.
         step: u64,
@@ -89,7 +99,9 @@ pub enum Error {
         setting: &'static str,
     },
     /// A checkpoint is damaged.
-    #[error("the checkpoint {path} is damaged: {reason}\nhint: delete this folder to go on from the checkpoint before it")]
+    #[error(
+        "the checkpoint {path} is damaged: {reason}\nhint: delete this folder to go on from the checkpoint before it"
+    )]
     DamagedCheckpoint {
         /// The checkpoint's folder.
         path: PathBuf,
@@ -97,7 +109,9 @@ pub enum Error {
         reason: String,
     },
     /// A run cannot be resumed with a changed config.
-    #[error("{path} was started with another config\n{difference}\nhint: choose another folder with --run, or go on with the config of the run: cupola train --run {path} --resume")]
+    #[error(
+        "{path} was started with another config\n{difference}\nhint: choose another folder with --run, or go on with the config of the run: cupola train --run {path} --resume"
+    )]
     ConfigChanged {
         /// The run's folder.
         path: PathBuf,

@@ -64,9 +64,7 @@ pub enum MetricsError {
         source: io::Error,
     },
     /// The file cannot be created, extended or replaced.
-    #[error(
-        "cannot write the metrics to {path}\nhint: check free space and permissions, then resume the run"
-    )]
+    #[error("cannot write the metrics to {path}\nhint: check free space and permissions, then resume the run")]
     Write {
         /// The file.
         path: PathBuf,
@@ -74,9 +72,7 @@ pub enum MetricsError {
         source: io::Error,
     },
     /// A complete line is not a record.
-    #[error(
-        "{path}, line {line} is not a metrics record\nhint: delete the line, or move the file away"
-    )]
+    #[error("{path}, line {line} is not a metrics record\nhint: delete the line, or move the file away")]
     BadLine {
         /// The file.
         path: PathBuf,
@@ -133,9 +129,7 @@ impl MetricsWriter {
         let mut line = serde_json::to_vec(record).expect("a record has no map keys that can fail");
         line.push(b'\n');
         // One write without a buffer: a killed process loses at most the line it was in.
-        self.file
-            .write_all(&line)
-            .map_err(|source| MetricsError::Write { path: self.path.clone(), source })
+        self.file.write_all(&line).map_err(|source| MetricsError::Write { path: self.path.clone(), source })
     }
 }
 
@@ -144,8 +138,7 @@ impl MetricsWriter {
 /// # Errors
 /// If the file cannot be read, or a complete line is not a record.
 pub fn read(path: &Path) -> Result<Vec<Record>, MetricsError> {
-    let file =
-        File::open(path).map_err(|source| MetricsError::Read { path: path.into(), source })?;
+    let file = File::open(path).map_err(|source| MetricsError::Read { path: path.into(), source })?;
     let mut records = Vec::new();
     for_each_line(path, file, |_, record| records.push(record))?;
     Ok(records)
@@ -177,11 +170,7 @@ fn lines_before(path: &Path, file: File, from_step: u64) -> Result<Lines, Metric
 }
 
 /// Calls `visit` with each line (its end included) and its record; returns whether the last was torn.
-fn for_each_line(
-    path: &Path,
-    file: File,
-    mut visit: impl FnMut(&[u8], Record),
-) -> Result<bool, MetricsError> {
+fn for_each_line(path: &Path, file: File, mut visit: impl FnMut(&[u8], Record)) -> Result<bool, MetricsError> {
     // A record has some 300 bytes. The bound keeps a file that is something else out of memory.
     const MAX_LINE_BYTES: u64 = 1 << 16;
 

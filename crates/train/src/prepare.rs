@@ -175,8 +175,11 @@ fn make_shards(
         return Ok(());
     }
     let parent = output.parent().expect("shards lie in the run's folder");
-    std::fs::create_dir_all(parent)
-        .map_err(|source| Error::Io { action: "make the folder", path: parent.to_owned(), source })?;
+    std::fs::create_dir_all(parent).map_err(|source| Error::Io {
+        action: "make the folder",
+        path: parent.to_owned(),
+        source,
+    })?;
     let total = match (part, &data.validation) {
         (Part::Validation, ValidationConfig::Files(files)) => total_bytes(files)?,
         _ => total_bytes(&data.train)?,

@@ -122,9 +122,7 @@ impl ScheduleConfig {
         // Part of the way from the end of the warm-up to the end of the run, in 0..=1.
         let progress = fraction(step, warmup_steps, total_steps);
         match *self {
-            Self::Cosine { min_ratio, .. } => {
-                between(min_ratio * peak, peak, 0.5 * (1.0 + (PI * progress).cos()))
-            }
+            Self::Cosine { min_ratio, .. } => between(min_ratio * peak, peak, 0.5 * (1.0 + (PI * progress).cos())),
             Self::Linear { min_ratio, .. } => between(min_ratio * peak, peak, 1.0 - progress),
             Self::Wsd { decay_steps, min_ratio, shape, .. } => {
                 let decay_start = total_steps.saturating_sub(decay_steps);
@@ -153,15 +151,12 @@ impl ScheduleConfig {
             return Err(ScheduleError::WarmupTooLong { variant, warmup_steps, total_steps });
         }
         match *self {
-            Self::Cosine { warmup_steps: _, min_ratio }
-            | Self::Linear { warmup_steps: _, min_ratio } => check_ratio(variant, min_ratio),
+            Self::Cosine { warmup_steps: _, min_ratio } | Self::Linear { warmup_steps: _, min_ratio } => {
+                check_ratio(variant, min_ratio)
+            }
             Self::Wsd { warmup_steps, decay_steps, min_ratio, shape: _ } => {
                 if decay_steps > total_steps - warmup_steps {
-                    return Err(ScheduleError::PhasesTooLong {
-                        warmup_steps,
-                        decay_steps,
-                        total_steps,
-                    });
+                    return Err(ScheduleError::PhasesTooLong { warmup_steps, decay_steps, total_steps });
                 }
                 check_ratio(variant, min_ratio)
             }

@@ -13,9 +13,7 @@ mod tests;
 
 /// An event file that cannot be written.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "cannot write the TensorBoard events to {path}\nhint: check free space and permissions, then resume the run"
-)]
+#[error("cannot write the TensorBoard events to {path}\nhint: check free space and permissions, then resume the run")]
 pub struct EventError {
     /// The event file.
     pub path: PathBuf,
@@ -81,13 +79,7 @@ impl EventWriter {
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub fn scalar(
-        &mut self,
-        tag: &str,
-        value: f32,
-        step: u64,
-        wall_time: f64,
-    ) -> Result<(), EventError> {
+    pub fn scalar(&mut self, tag: &str, value: f32, step: u64, wall_time: f64) -> Result<(), EventError> {
         let mut summary_value = Vec::new();
         put_bytes(&mut summary_value, VALUE_TAG, tag.as_bytes());
         put_key(&mut summary_value, VALUE_SIMPLE_VALUE, WIRE_FIXED32);

@@ -9,15 +9,21 @@ use train::optimizer::{Optimizer, global_norm};
 /// The most bytes alive in a training step of two micro-batches or one.
 fn measured(config: &ModelConfig, micro_batch_size: usize, n_micro_batches: usize) -> usize {
     memory::trim();
-    let settings =
-        OptimizerConfig::AdamW { learning_rate: 1e-3, betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.1, decay: Decay::All };
+    let settings = OptimizerConfig::AdamW {
+        learning_rate: 1e-3,
+        betas: [0.9, 0.95],
+        eps: 1e-8,
+        weight_decay: 0.1,
+        decay: Decay::All,
+    };
     let mut model = Transformer::new(config, 1).tracked();
     let mut optimizer = Optimizer::new(&settings, &model);
     memory::reset_peak();
     let mut gradients = Gradients::new();
     for _ in 0..n_micro_batches {
         let shape = [micro_batch_size, config.context_length];
-        let ids = || Tensor::from_u32(&shape, (0..shape[0] * shape[1]).map(|i| (i % config.vocab_size) as u32).collect());
+        let ids =
+            || Tensor::from_u32(&shape, (0..shape[0] * shape[1]).map(|i| (i % config.vocab_size) as u32).collect());
         model.loss(&ids(), &ids(), 1.0).backward_into(1.0, &mut gradients);
     }
     global_norm(&model, &gradients);
@@ -45,7 +51,11 @@ fn the_plan_is_within_three_percent_of_what_is_allocated() {
         let plan = nn::memory::training(&config, micro_batch_size, n_micro_batches > 1);
         let measured = measured(&config, micro_batch_size, n_micro_batches) as f64;
         let ratio = plan.total() as f64 / measured;
-        eprintln!("{name}: planned {:.2} MB, allocated {:.2} MB: {ratio:.3}", plan.total() as f64 / 1e6, measured / 1e6);
+        eprintln!(
+            "{name}: planned {:.2} MB, allocated {:.2} MB: {ratio:.3}",
+            plan.total() as f64 / 1e6,
+            measured / 1e6
+        );
         if !(0.97..=1.03).contains(&ratio) {
             failures += &format!("{name}: {ratio:.3}, {plan:?}\n");
         }

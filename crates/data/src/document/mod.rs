@@ -246,8 +246,7 @@ fn json_error(input: &Input, line: u64, error: &serde_json::Error) -> Error {
     let path = input.path.to_path_buf();
     let words = error.to_string();
     // serde_json counts from the start of this line: its line number would mislead.
-    let reason =
-        words.rsplit_once(" at line ").map_or(words.as_str(), |(reason, _)| reason).to_owned();
+    let reason = words.rsplit_once(" at line ").map_or(words.as_str(), |(reason, _)| reason).to_owned();
     match error.is_data() {
         true => Error::MissingText { path, line, reason },
         false => Error::MalformedJson { path, line, column: error.column(), reason },

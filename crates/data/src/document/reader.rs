@@ -67,18 +67,12 @@ impl Input {
     pub(super) fn open(path: &Path, bytes_read: &Arc<AtomicU64>) -> Result<Input, Error> {
         let (layout, compressed) = format_of(path)?;
         let file = File::open(path).map_err(|source| Error::read(path, source))?;
-        let file = BufReader::with_capacity(
-            BUFFER_BYTES,
-            Counted { file, bytes_read: Arc::clone(bytes_read) },
-        );
+        let file = BufReader::with_capacity(BUFFER_BYTES, Counted { file, bytes_read: Arc::clone(bytes_read) });
         let bytes: Box<dyn BufRead + Send> = match compressed {
             false => Box::new(file),
             true => {
-                let mut decoder =
-                    zstd::Decoder::with_buffer(file).map_err(|source| Error::read(path, source))?;
-                decoder
-                    .window_log_max(MAX_WINDOW_LOG)
-                    .map_err(|source| Error::read(path, source))?;
+                let mut decoder = zstd::Decoder::with_buffer(file).map_err(|source| Error::read(path, source))?;
+                decoder.window_log_max(MAX_WINDOW_LOG).map_err(|source| Error::read(path, source))?;
                 Box::new(BufReader::with_capacity(BUFFER_BYTES, decoder))
             }
         };
@@ -87,12 +81,7 @@ impl Input {
 
     /// Appends bytes to `out` up to and including `end` (the whole rest without one, or where `out`
     /// exceeds `max_bytes`), and returns how many.
-    pub(super) fn read_until(
-        &mut self,
-        end: Option<u8>,
-        max_bytes: u64,
-        out: &mut Vec<u8>,
-    ) -> Result<usize, Error> {
+    pub(super) fn read_until(&mut self, end: Option<u8>, max_bytes: u64, out: &mut Vec<u8>) -> Result<usize, Error> {
         let room = max_bytes.saturating_add(1).saturating_sub(out.len() as u64);
         let before = out.len();
         let mut limited = (&mut self.bytes).take(room);
@@ -108,9 +97,7 @@ impl Input {
         let path = self.path.to_path_buf();
         match (self.compressed, source.kind()) {
             (false, _) => Error::Read { path, source },
-            (true, io::ErrorKind::UnexpectedEof) => {
-                Error::TruncatedZstd { path, n_bytes: self.offset }
-            }
+            (true, io::ErrorKind::UnexpectedEof) => Error::TruncatedZstd { path, n_bytes: self.offset },
             (true, _) => Error::Decompress { path, n_bytes: self.offset, source },
         }
     }

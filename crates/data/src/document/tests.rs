@@ -32,8 +32,7 @@ fn separated() -> ReadOptions {
 #[test]
 fn a_text_file_is_one_document_byte_for_byte_compressed_or_not() {
     let text = "one\r\ntwo <|endoftext|> \u{e9}\n";
-    for (name, bytes) in [("a.txt", text.as_bytes().to_vec()), ("a.TXT.zst", zstd(text.as_bytes()))]
-    {
+    for (name, bytes) in [("a.txt", text.as_bytes().to_vec()), ("a.TXT.zst", zstd(text.as_bytes()))] {
         let documents = read(name, &bytes, defaults()).unwrap();
         assert_eq!(texts(&documents), [text]);
         assert_eq!((documents[0].source.line, documents[0].input_bytes), (1, bytes.len() as u64));
@@ -46,24 +45,16 @@ fn a_separator_cuts_a_text_file_like_split_does() {
     let documents = read("a.txt", text.as_bytes(), separated()).unwrap();
     let expected: Vec<&str> = text.split(END_OF_TEXT).filter(|piece| !piece.is_empty()).collect();
     assert_eq!(texts(&documents), expected);
-    assert_eq!(
-        documents.iter().map(|document| document.source.line).collect::<Vec<_>>(),
-        [1, 2, 3]
-    );
+    assert_eq!(documents.iter().map(|document| document.source.line).collect::<Vec<_>>(), [1, 2, 3]);
 }
 
 #[test]
 fn json_lines_give_their_text_and_their_line() {
     let json = "{\"text\": \"a\\n\\u00e9\", \"id\": {\"x\": [1]}}\n\n{\"text\":\"\"}\r\n{\"n\":1,\"text\":\"b\"}";
-    for (name, bytes) in
-        [("a.jsonl", json.as_bytes().to_vec()), ("a.jsonl.zst", zstd(json.as_bytes()))]
-    {
+    for (name, bytes) in [("a.jsonl", json.as_bytes().to_vec()), ("a.jsonl.zst", zstd(json.as_bytes()))] {
         let documents = read(name, &bytes, defaults()).unwrap();
         assert_eq!(texts(&documents), ["a\n\u{e9}", "b"]);
-        assert_eq!(
-            documents.iter().map(|document| document.source.line).collect::<Vec<_>>(),
-            [1, 4]
-        );
+        assert_eq!(documents.iter().map(|document| document.source.line).collect::<Vec<_>>(), [1, 4]);
     }
 }
 
@@ -76,10 +67,7 @@ fn several_files_follow_each_other_and_the_bytes_read_reach_the_total() {
     };
     let paths = [
         write("a.txt", b"first"),
-        write(
-            "b.jsonl.zst",
-            &zstd(b"{\"text\":\"second\"}\n{\"text\":\"\"}\n{\"text\":\"third\"}\n"),
-        ),
+        write("b.jsonl.zst", &zstd(b"{\"text\":\"second\"}\n{\"text\":\"\"}\n{\"text\":\"third\"}\n")),
         write("c.txt.zst", &[zstd(b"fou"), zstd(b"rth")].concat()),
     ];
     let mut documents = read_documents(&paths, defaults()).unwrap();
@@ -95,8 +83,7 @@ fn paths_are_checked_before_any_is_read() {
     let folder = TempDir::new().unwrap();
     let good = folder.path().join("good.txt");
     fs::write(&good, "x").unwrap();
-    let fails =
-        |path: &Path| read_documents(&[good.clone(), path.to_owned()], defaults()).err().unwrap();
+    let fails = |path: &Path| read_documents(&[good.clone(), path.to_owned()], defaults()).err().unwrap();
 
     let missing = folder.path().join("missing.txt");
     assert!(matches!(fails(&missing), Error::MissingFile { path } if path == missing));
@@ -112,43 +99,26 @@ fn paths_are_checked_before_any_is_read() {
 
 #[test]
 fn a_file_without_documents_is_an_error() {
-    for (name, bytes) in
-        [("a.jsonl", &b"\n \n{\"text\":\"\"}\n"[..]), ("a.jsonl.zst", &zstd(b"\n{\"text\":\"\"}"))]
-    {
+    for (name, bytes) in [("a.jsonl", &b"\n \n{\"text\":\"\"}\n"[..]), ("a.jsonl.zst", &zstd(b"\n{\"text\":\"\"}"))] {
         let error = read(name, bytes, defaults()).unwrap_err();
         assert!(matches!(error, Error::NoDocuments { n_empty: 1, .. }), "{error}");
     }
-    assert!(matches!(
-        read("a.txt.zst", &zstd(b""), defaults()),
-        Err(Error::NoDocuments { n_empty: 0, .. })
-    ));
+    assert!(matches!(read("a.txt.zst", &zstd(b""), defaults()), Err(Error::NoDocuments { n_empty: 0, .. })));
 }
 
 #[test]
 fn a_bad_json_line_is_named() {
     let error = read("a.jsonl", b"{\"text\":\"a\"}\n{\"text\": oops}\n", defaults()).unwrap_err();
     assert!(matches!(error, Error::MalformedJson { line: 2, column: 10, .. }), "{error}");
-    assert!(
-        error
-            .to_string()
-            .contains("a.jsonl, line 2, column 10: not valid JSON: expected value\nhint: ")
-    );
-    for json in [
-        "{\"txt\":\"a\"}",
-        "{\"text\":3}",
-        "{\"text\":null}",
-        "[1]",
-        "\"a\"",
-        "{\"text\":\"a\",\"text\":\"b\"}",
-    ] {
+    assert!(error.to_string().contains("a.jsonl, line 2, column 10: not valid JSON: expected value\nhint: "));
+    for json in
+        ["{\"txt\":\"a\"}", "{\"text\":3}", "{\"text\":null}", "[1]", "\"a\"", "{\"text\":\"a\",\"text\":\"b\"}"]
+    {
         let error = read("a.jsonl", format!("\n{json}\n").as_bytes(), defaults()).unwrap_err();
         assert!(matches!(error, Error::MissingText { line: 2, .. }), "{json}: {error}");
     }
     let nested = format!("{{\"x\":{}", "[".repeat(1 << 20));
-    assert!(matches!(
-        read("a.jsonl", nested.as_bytes(), defaults()),
-        Err(Error::MalformedJson { .. })
-    ));
+    assert!(matches!(read("a.jsonl", nested.as_bytes(), defaults()), Err(Error::MalformedJson { .. })));
 }
 
 #[test]
@@ -169,8 +139,7 @@ fn invalid_utf8_is_found_at_its_offset_in_the_file() {
     }
     let error = read("a.txt", b"a<|endoftext|>b\n<|endoftext|>\n\x80", separated()).unwrap_err();
     assert!(matches!(error, Error::InvalidUtf8 { line: 3, offset: 30, .. }), "{error}");
-    let error =
-        read("a.jsonl", b"{\"text\":\"a\"}\n{\"text\":\"\xff\"}\n", defaults()).unwrap_err();
+    let error = read("a.jsonl", b"{\"text\":\"a\"}\n{\"text\":\"\xff\"}\n", defaults()).unwrap_err();
     assert!(matches!(error, Error::InvalidUtf8 { line: 2, offset: 22, .. }), "{error}");
 }
 
@@ -178,30 +147,22 @@ fn invalid_utf8_is_found_at_its_offset_in_the_file() {
 fn raw_bytes_pass_unchanged_when_asked_for() {
     let raw = ReadOptions { raw_bytes: true, ..defaults() };
     assert_eq!(read("a.txt", b"\xff\x00\xc3", raw.clone()).unwrap()[0].text, b"\xff\x00\xc3");
-    let documents =
-        read("a.jsonl", b"{\"text\":\"\xff\\u00e9\"}\n{\"text\":\"plain\"}", raw.clone()).unwrap();
+    let documents = read("a.jsonl", b"{\"text\":\"\xff\\u00e9\"}\n{\"text\":\"plain\"}", raw.clone()).unwrap();
     assert_eq!(documents[0].text, b"\xff\xc3\xa9");
     assert_eq!(documents[1].text, b"plain");
-    assert!(matches!(
-        read("a.jsonl", b"{\"text\":3}", raw),
-        Err(Error::MissingText { line: 1, .. })
-    ));
+    assert!(matches!(read("a.jsonl", b"{\"text\":3}", raw), Err(Error::MissingText { line: 1, .. })));
 }
 
 #[test]
 fn a_truncated_zst_is_an_error_wherever_it_is_cut() {
-    let json: String =
-        (0..5000).map(|i| format!("{{\"text\":\"document {i} {}\"}}\n", i * i % 977)).collect();
+    let json: String = (0..5000).map(|i| format!("{{\"text\":\"document {i} {}\"}}\n", i * i % 977)).collect();
     let whole = zstd(json.as_bytes());
     for n_bytes in [1, 3, 5, 17, whole.len() / 2, whole.len() - 1] {
         let error = read("a.jsonl.zst", &whole[..n_bytes], defaults()).unwrap_err();
         assert!(matches!(error, Error::TruncatedZstd { .. }), "{n_bytes}: {error}");
     }
     let second_cut = [&whole[..], &whole[..whole.len() / 2]].concat();
-    assert!(matches!(
-        read("a.jsonl.zst", &second_cut, defaults()),
-        Err(Error::TruncatedZstd { .. })
-    ));
+    assert!(matches!(read("a.jsonl.zst", &second_cut, defaults()), Err(Error::TruncatedZstd { .. })));
 }
 
 #[test]
@@ -209,23 +170,15 @@ fn a_damaged_zst_or_one_of_too_large_a_window_is_an_error() {
     assert!(matches!(read("a.txt.zst", b"plain text", defaults()), Err(Error::Decompress { .. })));
     // Frame header: magic, no single segment, window descriptor of exponent 18 (2^28 bytes).
     let window_of_256_mib = b"\x28\xb5\x2f\xfd\x00\x90\x01\x00\x00";
-    assert!(matches!(
-        read("a.txt.zst", window_of_256_mib, defaults()),
-        Err(Error::Decompress { .. })
-    ));
+    assert!(matches!(read("a.txt.zst", window_of_256_mib, defaults()), Err(Error::Decompress { .. })));
 }
 
 #[test]
 fn a_longer_document_than_the_limit_is_refused_and_one_at_the_limit_is_not() {
     let limited = ReadOptions { max_document_bytes: 20, ..separated() };
-    let check = |name: &str, bytes: &[u8]| {
-        read(name, bytes, limited.clone()).map(|documents| documents.len())
-    };
+    let check = |name: &str, bytes: &[u8]| read(name, bytes, limited.clone()).map(|documents| documents.len());
     assert_eq!(check("a.txt", &[b'x'; 20]).unwrap(), 1);
-    assert!(matches!(
-        check("a.txt", &[b'x'; 21]),
-        Err(Error::TooLong { line: 1, max_bytes: 20, .. })
-    ));
+    assert!(matches!(check("a.txt", &[b'x'; 21]), Err(Error::TooLong { line: 1, max_bytes: 20, .. })));
     assert_eq!(check("a.jsonl", b"{\"text\":\"1234567\"}\n\n").unwrap(), 1);
     let error = check("a.jsonl", b"{\"text\":\"a\"}\n{\"text\":\"12345678901\"}").unwrap_err();
     assert!(matches!(error, Error::TooLong { line: 2, max_bytes: 20, .. }), "{error}");
@@ -239,11 +192,8 @@ fn a_longer_document_than_the_limit_is_refused_and_one_at_the_limit_is_not() {
 fn the_books_that_ship_can_be_read() {
     let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets");
     let paths: Vec<PathBuf> =
-        ["books.jsonl.zst", "held_out_book.txt.zst", "tinyshakespeare.txt.zst"]
-            .map(|name| assets.join(name))
-            .into();
-    let documents: Vec<Document> =
-        read_documents(&paths, defaults()).unwrap().map(Result::unwrap).collect();
+        ["books.jsonl.zst", "held_out_book.txt.zst", "tinyshakespeare.txt.zst"].map(|name| assets.join(name)).into();
+    let documents: Vec<Document> = read_documents(&paths, defaults()).unwrap().map(Result::unwrap).collect();
     assert_eq!(documents.last().unwrap().text.len(), 1_115_394);
     assert!(documents.len() > 40);
     // The pack is small: README.md promises what the repository may hold.

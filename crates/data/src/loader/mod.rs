@@ -185,28 +185,15 @@ impl Loader {
 fn check_range(name: &'static str, value: usize, min: usize, max: usize) -> Result<(), Error> {
     match (min..=max).contains(&value) {
         true => Ok(()),
-        false => Err(Error::InvalidOption {
-            name,
-            value: value as u64,
-            expected: format!("{min} to {max}"),
-        }),
+        false => Err(Error::InvalidOption { name, value: value as u64, expected: format!("{min} to {max}") }),
     }
 }
 
 /// An error unless `dataset` has the `needed` tokens.
-pub(crate) fn check_tokens(
-    dataset: &Dataset,
-    context_length: usize,
-    needed: u64,
-) -> Result<(), Error> {
+pub(crate) fn check_tokens(dataset: &Dataset, context_length: usize, needed: u64) -> Result<(), Error> {
     let found = dataset.n_tokens();
     match found < needed {
-        true => Err(Error::TooFewTokens {
-            path: dataset.path().to_owned(),
-            needed,
-            found,
-            context_length,
-        }),
+        true => Err(Error::TooFewTokens { path: dataset.path().to_owned(), needed, found, context_length }),
         false => Ok(()),
     }
 }

@@ -26,12 +26,8 @@ fn targets_are_the_tokens_after_the_inputs() {
     let (_folder, dataset) = counting(500);
     let batch = Loader::new(dataset, config(8, 4)).unwrap().next_batch(100);
     assert_eq!((batch.inputs_bt.len(), batch.targets_bt.len(), batch.n_sequences), (800, 800, 100));
-    assert!(
-        batch.inputs_bt.iter().zip(&batch.targets_bt).all(|(input, target)| input + 1 == *target)
-    );
-    assert!(
-        sequences(&batch).iter().all(|inputs| inputs.windows(2).all(|pair| pair[0] + 1 == pair[1]))
-    );
+    assert!(batch.inputs_bt.iter().zip(&batch.targets_bt).all(|(input, target)| input + 1 == *target));
+    assert!(sequences(&batch).iter().all(|inputs| inputs.windows(2).all(|pair| pair[0] + 1 == pair[1])));
 }
 
 #[test]
@@ -40,15 +36,11 @@ fn each_epoch_visits_each_of_its_windows_once_in_another_order_from_another_offs
         let (_folder, dataset) = counting(n_tokens);
         let loader = Loader::new(dataset, config(context_length, 1)).unwrap();
         let n = loader.sequences_per_epoch();
-        assert!(
-            (n + 2) * context_length as u64 > n_tokens as u64 - 1,
-            "{n} windows of {n_tokens} tokens"
-        );
+        assert!((n + 2) * context_length as u64 > n_tokens as u64 - 1, "{n} windows of {n_tokens} tokens");
         let mut orders = HashSet::new();
         let mut offsets = HashSet::new();
         for epoch in 0..200 {
-            let order: Vec<u64> =
-                (epoch * n..(epoch + 1) * n).map(|i| loader.sequence_start(i)).collect();
+            let order: Vec<u64> = (epoch * n..(epoch + 1) * n).map(|i| loader.sequence_start(i)).collect();
             let mut sorted = order.clone();
             sorted.sort();
             assert!(sorted.windows(2).all(|pair| pair[0] + context_length as u64 == pair[1]));
@@ -68,8 +60,7 @@ fn the_global_order_is_that_of_one_rank_whatever_the_ranks_and_micro_batches() {
     let (_folder, dataset) = counting(400);
     let (global_batch, n_steps) = (8, 20); // more than three epochs
     let mut single = Loader::new(dataset, config(8, global_batch)).unwrap();
-    let expected: Vec<Vec<u32>> =
-        (0..n_steps * global_batch as u64).map(|i| single.sequence(i).0).collect();
+    let expected: Vec<Vec<u32>> = (0..n_steps * global_batch as u64).map(|i| single.sequence(i).0).collect();
     assert_eq!(sequences(&single.next_batch(n_steps as usize * global_batch)), expected);
 
     for world_size in [1, 2, 4] {
@@ -122,8 +113,7 @@ proptest! {
 fn another_seed_gives_another_order() {
     let (_folder, dataset) = counting(5000);
     let first = Loader::new(Arc::clone(&dataset), config(8, 1)).unwrap().next_batch(50);
-    let second =
-        Loader::new(dataset, LoaderConfig { seed: 43, ..config(8, 1) }).unwrap().next_batch(50);
+    let second = Loader::new(dataset, LoaderConfig { seed: 43, ..config(8, 1) }).unwrap().next_batch(50);
     assert_ne!(first, second);
 }
 
@@ -131,10 +121,7 @@ fn another_seed_gives_another_order() {
 fn too_few_tokens_for_one_window_are_named() {
     let (_folder, dataset) = counting(8);
     let error = Loader::new(Arc::clone(&dataset), config(8, 1)).unwrap_err();
-    assert!(
-        matches!(error, Error::TooFewTokens { needed: 9, found: 8, context_length: 8, .. }),
-        "{error}"
-    );
+    assert!(matches!(error, Error::TooFewTokens { needed: 9, found: 8, context_length: 8, .. }), "{error}");
     let batch = Loader::new(dataset, config(7, 1)).unwrap().next_batch(3);
     assert_eq!(sequences(&batch), vec![(0..7).collect::<Vec<u32>>(); 3]);
 }
@@ -153,17 +140,11 @@ fn settings_that_cannot_be_are_refused() {
         );
     }
     let error = loader.for_rank(0, 4).unwrap_err();
-    assert!(
-        error.to_string().starts_with("global_batch = 6 must be a multiple of the 4 ranks\nhint: "),
-        "{error}"
-    );
+    assert!(error.to_string().starts_with("global_batch = 6 must be a multiple of the 4 ranks\nhint: "), "{error}");
 
     let mut rank = loader.for_rank(1, 2).unwrap();
     let error = rank.resume(LoaderState { sequences_consumed: 9 }).unwrap_err();
-    assert!(matches!(
-        error,
-        Error::UnalignedState { sequences_consumed: 9, global_batch: 6, world_size: 2 }
-    ));
+    assert!(matches!(error, Error::UnalignedState { sequences_consumed: 9, global_batch: 6, world_size: 2 }));
     let error = rank.resume(LoaderState { sequences_consumed: u64::MAX }).unwrap_err();
     assert!(matches!(error, Error::InvalidOption { name: "sequences_consumed", .. }));
     rank.resume(LoaderState { sequences_consumed: (1 << 60) / 6 * 6 }).unwrap();

@@ -68,22 +68,11 @@ pub fn prepare(
     options: PrepareOptions,
     progress: &dyn Fn(Progress),
 ) -> Result<Summary, Error> {
-    let PrepareOptions {
-        output,
-        overwrite,
-        append_end_of_text,
-        tokenizer_xxh3,
-        max_tokens_per_shard,
-    } = options;
+    let PrepareOptions { output, overwrite, append_end_of_text, tokenizer_xxh3, max_tokens_per_shard } = options;
     let vocab_size = tokenizer.vocab_size();
     let end_of_text = tokenizer.end_of_text().filter(|_| append_end_of_text);
-    let mut writer = ShardWriter::create(WriterOptions {
-        output,
-        overwrite,
-        vocab_size,
-        tokenizer_xxh3,
-        max_tokens_per_shard,
-    })?;
+    let mut writer =
+        ShardWriter::create(WriterOptions { output, overwrite, vocab_size, tokenizer_xxh3, max_tokens_per_shard })?;
 
     let mut documents = documents.into_iter();
     let mut totals = Progress::default();
@@ -113,9 +102,7 @@ pub fn prepare(
     Ok(Summary { totals, n_shards: writer.finish()? })
 }
 
-fn next_batch(
-    documents: &mut dyn Iterator<Item = Result<Document, Error>>,
-) -> Result<Vec<Document>, Error> {
+fn next_batch(documents: &mut dyn Iterator<Item = Result<Document, Error>>) -> Result<Vec<Document>, Error> {
     let mut batch = Vec::new();
     let mut n_bytes = 0;
     while n_bytes < MAX_BATCH_BYTES && batch.len() < MAX_BATCH_DOCUMENTS {
@@ -143,14 +130,8 @@ fn encode(tokenizer: &Tokenizer, document: &Document) -> Result<Vec<u32>, Error>
 fn unknown_character(document: &Document, known: usize) -> Error {
     let text = &document.text;
     // Two characters may share their first bytes, so the difference can lie within one.
-    let start = (0..=known)
-        .rev()
-        .find(|&i| text.get(i).is_none_or(|byte| byte & 0xc0 != 0x80))
-        .unwrap_or(0);
-    let found = String::from_utf8_lossy(&text[start..text.len().min(start + 4)])
-        .chars()
-        .next()
-        .unwrap_or_default();
+    let start = (0..=known).rev().find(|&i| text.get(i).is_none_or(|byte| byte & 0xc0 != 0x80)).unwrap_or(0);
+    let found = String::from_utf8_lossy(&text[start..text.len().min(start + 4)]).chars().next().unwrap_or_default();
     Error::UnknownCharacter {
         path: document.source.path.to_path_buf(),
         line: document.source.line,

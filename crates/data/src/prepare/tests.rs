@@ -51,8 +51,7 @@ fn the_tokens_are_those_of_each_document_and_its_end() {
     let summary = prepare(documents(&texts), &byte_tokenizer(), options(&output), &report).unwrap();
 
     // Oracle: with a byte vocabulary the tokens are the bytes, and the end of text is id 256.
-    let expected: Vec<u32> =
-        texts.iter().flat_map(|text| text.bytes().map(u32::from).chain([256])).collect();
+    let expected: Vec<u32> = texts.iter().flat_map(|text| text.bytes().map(u32::from).chain([256])).collect();
     let dataset = Dataset::open(&output).unwrap();
     assert_eq!(tokens(&dataset), expected);
     let n_text_bytes: usize = texts.iter().map(String::len).sum();
@@ -76,10 +75,7 @@ fn the_files_do_not_depend_on_the_number_of_threads() {
         let output = folder.path().join(n_threads.to_string());
         let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
         let tokenizer = byte_tokenizer();
-        pool.install(|| {
-            prepare(documents(&texts), &tokenizer, options(&output), &|_| {}).map(|_| ())
-        })
-        .unwrap();
+        pool.install(|| prepare(documents(&texts), &tokenizer, options(&output), &|_| {}).map(|_| ())).unwrap();
         Dataset::open(&output).unwrap().checksum().to_owned()
     });
     assert_eq!(checksums[0], checksums[1]);
@@ -104,8 +100,7 @@ fn the_end_of_text_is_left_out_when_not_asked_for_or_not_there() {
 fn a_document_cannot_forge_an_end_of_text() {
     let folder = TempDir::new().unwrap();
     let output = folder.path().join("d");
-    prepare(documents(&[format!("a{END_OF_TEXT}b")]), &byte_tokenizer(), options(&output), &|_| {})
-        .unwrap();
+    prepare(documents(&[format!("a{END_OF_TEXT}b")]), &byte_tokenizer(), options(&output), &|_| {}).unwrap();
     let tokens = tokens(&Dataset::open(&output).unwrap());
     assert_eq!(tokens.iter().filter(|&&token| token == 256).count(), 1);
     assert_eq!(tokens.len(), END_OF_TEXT.len() + 3);
@@ -121,16 +116,11 @@ fn a_character_that_the_vocabulary_lacks_is_an_error() {
     };
     assert_eq!(run(&["ab\u{e9}".to_owned()]).unwrap().totals.n_tokens, 3);
     // é and è share their first byte.
-    for (text, offset, found) in [
-        ("abz", 2, 'z'),
-        ("\u{e9}\u{e8}a", 2, '\u{e8}'),
-        ("zab", 0, 'z'),
-        ("a\u{1f600}", 1, '\u{1f600}'),
-    ] {
+    for (text, offset, found) in
+        [("abz", 2, 'z'), ("\u{e9}\u{e8}a", 2, '\u{e8}'), ("zab", 0, 'z'), ("a\u{1f600}", 1, '\u{1f600}')]
+    {
         let error = run(&["a".to_owned(), text.to_owned()]).unwrap_err();
-        let Error::UnknownCharacter { line: 2, offset: at, found: character, .. } = &error else {
-            panic!("{error}")
-        };
+        let Error::UnknownCharacter { line: 2, offset: at, found: character, .. } = &error else { panic!("{error}") };
         assert_eq!((*at, *character), (offset, found), "{error}");
     }
 }
@@ -140,8 +130,7 @@ fn an_error_among_the_documents_ends_it_and_leaves_nothing() {
     let folder = TempDir::new().unwrap();
     let texts = some_texts();
     let failing = documents(&texts).chain([Err(Error::NoInput)]);
-    let error = prepare(failing, &byte_tokenizer(), options(&folder.path().join("d")), &|_| {})
-        .unwrap_err();
+    let error = prepare(failing, &byte_tokenizer(), options(&folder.path().join("d")), &|_| {}).unwrap_err();
     assert!(matches!(error, Error::NoInput));
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }

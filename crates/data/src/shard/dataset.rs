@@ -43,14 +43,12 @@ impl Dataset {
         let mut shards = Vec::new();
         for (i, entry) in index.shards.iter().enumerate() {
             let tokens = map(&path.join(tokens_file(i)), entry.n_tokens * index.dtype.n_bytes())?;
-            let document_ends =
-                map(&path.join(documents_file(i)), entry.n_documents * size_of::<u64>() as u64)?;
+            let document_ends = map(&path.join(documents_file(i)), entry.n_documents * size_of::<u64>() as u64)?;
             shards.push(Shard { start, tokens, document_ends });
             start += entry.n_tokens;
         }
         let dataset = Dataset { path: path.to_owned(), index, checksum: checksum(&json), shards };
-        let n_bytes: usize =
-            dataset.shards.iter().map(|shard| shard.tokens.len() + shard.document_ends.len()).sum();
+        let n_bytes: usize = dataset.shards.iter().map(|shard| shard.tokens.len() + shard.document_ends.len()).sum();
         if n_bytes as u64 <= MAX_BYTES_VERIFIED_AT_OPEN {
             dataset.verify()?;
         }
@@ -76,10 +74,7 @@ impl Dataset {
             let mut previous = 0;
             for end in shard.ends() {
                 if end < previous || end > entry.n_tokens {
-                    let reason = format!(
-                        "a document ends at {end}, after {previous}, in {} tokens",
-                        entry.n_tokens
-                    );
+                    let reason = format!("a document ends at {end}, after {previous}, in {} tokens", entry.n_tokens);
                     return Err(Error::InconsistentShard { path: documents_path, reason });
                 }
                 previous = end;
@@ -184,23 +179,17 @@ impl<'a> TokenIds<'a> {
         let bytes = &self.bytes[start * n_bytes..(start + out.len()) * n_bytes];
         match self.dtype {
             Dtype::U16 => {
-                out.iter_mut()
-                    .zip(bytes.as_chunks().0)
-                    .for_each(|(id, b)| *id = u16::from_le_bytes(*b).into());
+                out.iter_mut().zip(bytes.as_chunks().0).for_each(|(id, b)| *id = u16::from_le_bytes(*b).into());
             }
             Dtype::U32 => {
-                out.iter_mut()
-                    .zip(bytes.as_chunks().0)
-                    .for_each(|(id, b)| *id = u32::from_le_bytes(*b));
+                out.iter_mut().zip(bytes.as_chunks().0).for_each(|(id, b)| *id = u32::from_le_bytes(*b));
             }
         }
     }
 
     fn iter(self) -> Box<dyn Iterator<Item = u32> + 'a> {
         match self.dtype {
-            Dtype::U16 => {
-                Box::new(self.bytes.as_chunks().0.iter().map(|b| u16::from_le_bytes(*b).into()))
-            }
+            Dtype::U16 => Box::new(self.bytes.as_chunks().0.iter().map(|b| u16::from_le_bytes(*b).into())),
             Dtype::U32 => Box::new(self.bytes.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b))),
         }
     }
@@ -210,10 +199,6 @@ fn compare_checksum(path: &Path, bytes: &[u8], expected: &str) -> Result<(), Err
     let found = checksum(bytes);
     match found == expected {
         true => Ok(()),
-        false => Err(Error::WrongChecksum {
-            path: path.to_owned(),
-            expected: expected.to_owned(),
-            found,
-        }),
+        false => Err(Error::WrongChecksum { path: path.to_owned(), expected: expected.to_owned(), found }),
     }
 }

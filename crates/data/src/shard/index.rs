@@ -77,27 +77,21 @@ impl Index {
     pub(super) fn read(folder: &Path) -> Result<(Index, Vec<u8>), Error> {
         let path = folder.join(INDEX_FILE);
         let file = File::open(&path).map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
-                Error::NotADataset { path: folder.to_owned() }
-            }
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Error::NotADataset { path: folder.to_owned() },
             _ => Error::read(&path, source),
         })?;
         let mut json = Vec::new();
-        file.take(MAX_INDEX_BYTES + 1)
-            .read_to_end(&mut json)
-            .map_err(|source| Error::read(&path, source))?;
+        file.take(MAX_INDEX_BYTES + 1).read_to_end(&mut json).map_err(|source| Error::read(&path, source))?;
         if json.len() as u64 > MAX_INDEX_BYTES {
             return Err(contradiction(&path, format!("it has more than {MAX_INDEX_BYTES} bytes")));
         }
         // The version comes first: another version may well have other fields.
-        let version: Version =
-            serde_json::from_slice(&json).map_err(|error| malformed(&path, &error))?;
+        let version: Version = serde_json::from_slice(&json).map_err(|error| malformed(&path, &error))?;
         if version.format_version != FORMAT_VERSION {
             let (found, expected) = (version.format_version, FORMAT_VERSION);
             return Err(Error::UnsupportedVersion { path, found, expected });
         }
-        let index: Index =
-            serde_json::from_slice(&json).map_err(|error| malformed(&path, &error))?;
+        let index: Index = serde_json::from_slice(&json).map_err(|error| malformed(&path, &error))?;
         index.check().map_err(|reason| contradiction(&path, reason))?;
         Ok((index, json))
     }
@@ -113,11 +107,7 @@ impl Index {
         for (i, shard) in self.shards.iter().enumerate() {
             // A name of any other form could point out of the folder.
             if shard.file != tokens_file(i) {
-                return Err(format!(
-                    "shards[{i}].file is `{}`, expected `{}`",
-                    shard.file,
-                    tokens_file(i)
-                ));
+                return Err(format!("shards[{i}].file is `{}`, expected `{}`", shard.file, tokens_file(i)));
             }
             if shard.n_tokens == 0 {
                 return Err(format!("shards[{i}] has no tokens"));
@@ -141,14 +131,8 @@ impl Index {
 
 fn malformed(path: &Path, error: &serde_json::Error) -> Error {
     let words = error.to_string();
-    let reason =
-        words.rsplit_once(" at line ").map_or(words.as_str(), |(reason, _)| reason).to_owned();
-    Error::MalformedIndex {
-        path: path.to_owned(),
-        line: error.line(),
-        column: error.column(),
-        reason,
-    }
+    let reason = words.rsplit_once(" at line ").map_or(words.as_str(), |(reason, _)| reason).to_owned();
+    Error::MalformedIndex { path: path.to_owned(), line: error.line(), column: error.column(), reason }
 }
 
 fn contradiction(path: &Path, reason: String) -> Error {

@@ -35,16 +35,13 @@ pub(crate) fn dataset_of(output: &Path, tokens: &[u32], max_tokens_per_shard: u6
 
 /// Three shards (10, 10 and 5 tokens), four documents.
 fn small(folder: &TempDir) -> Dataset {
-    let documents =
-        [(0..7).collect(), (7..7).collect(), (7..21).collect(), (21..25).collect::<Vec<u32>>()];
+    let documents = [(0..7).collect(), (7..7).collect(), (7..21).collect(), (21..25).collect::<Vec<u32>>()];
     write(options(&folder.path().join("small")), &documents).unwrap()
 }
 
 fn names(folder: &Path) -> Vec<String> {
-    let mut names: Vec<String> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let mut names: Vec<String> =
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -55,16 +52,11 @@ fn the_files_are_what_the_module_says() {
     let dataset = small(&folder);
     let path = dataset.path();
     let mut expected = vec!["index.json".to_owned()];
-    expected.extend(
-        (0..3).flat_map(|i| [format!("shard_0000{i}.bin"), format!("shard_0000{i}.documents")]),
-    );
+    expected.extend((0..3).flat_map(|i| [format!("shard_0000{i}.bin"), format!("shard_0000{i}.documents")]));
     assert_eq!(names(path), expected);
     assert_eq!(names(folder.path()), ["small"]);
     // As numpy.memmap(…, dtype="<u2") and "<u8" would see them.
-    assert_eq!(
-        fs::read(path.join("shard_00002.bin")).unwrap(),
-        [20, 0, 21, 0, 22, 0, 23, 0, 24, 0]
-    );
+    assert_eq!(fs::read(path.join("shard_00002.bin")).unwrap(), [20, 0, 21, 0, 22, 0, 23, 0, 24, 0]);
     let ends = |i: usize| fs::read(path.join(documents_file(i))).unwrap();
     assert_eq!(ends(0), [7, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0]);
     assert!(ends(1).is_empty());
@@ -154,10 +146,7 @@ fn a_changed_byte_is_a_wrong_checksum() {
             bytes[3] ^= 1;
             bytes
         });
-        assert!(
-            matches!(&error, Error::WrongChecksum { path, .. } if path.ends_with(file)),
-            "{error}"
-        );
+        assert!(matches!(&error, Error::WrongChecksum { path, .. } if path.ends_with(file)), "{error}");
     }
 }
 
@@ -167,10 +156,7 @@ fn a_missing_file_is_named() {
     let path = small(&folder).path().to_owned();
     fs::remove_file(path.join("shard_00002.bin")).unwrap();
     let error = Dataset::open(&path).unwrap_err();
-    assert!(
-        matches!(&error, Error::MissingShard { path } if path.ends_with("shard_00002.bin")),
-        "{error}"
-    );
+    assert!(matches!(&error, Error::MissingShard { path } if path.ends_with("shard_00002.bin")), "{error}");
     for path in [folder.path().to_owned(), folder.path().join("nowhere"), path.join("index.json")] {
         assert!(matches!(Dataset::open(&path), Err(Error::NotADataset { .. })));
     }
@@ -179,15 +165,9 @@ fn a_missing_file_is_named() {
 #[test]
 fn an_index_that_is_not_one_is_refused_with_line_and_column_or_reason() {
     let error = damage("index.json", |json| json[..json.len() / 2].to_vec());
-    assert!(
-        matches!(&error, Error::MalformedIndex { line, column, .. } if *line > 1 && *column > 0),
-        "{error}"
-    );
+    assert!(matches!(&error, Error::MalformedIndex { line, column, .. } if *line > 1 && *column > 0), "{error}");
     let error = edit_index("\"vocab_size\"", "\"vocab\"");
-    assert!(
-        matches!(&error, Error::MalformedIndex { line: 4, reason, .. } if reason.contains("`vocab`")),
-        "{error}"
-    );
+    assert!(matches!(&error, Error::MalformedIndex { line: 4, reason, .. } if reason.contains("`vocab`")), "{error}");
 
     let error = edit_index("\"format_version\": 1", "\"format_version\": 2, \"more\": 0");
     assert!(matches!(&error, Error::UnsupportedVersion { found: 2, expected: 1, .. }), "{error}");
@@ -210,10 +190,7 @@ fn an_index_that_is_not_one_is_refused_with_line_and_column_or_reason() {
 #[test]
 fn content_that_no_writer_makes_is_refused_even_with_a_right_checksum() {
     let error = edit_index("\"vocab_size\": 1000", "\"vocab_size\": 24");
-    assert!(
-        matches!(&error, Error::InconsistentShard { reason, .. } if reason.contains("token id 24")),
-        "{error}"
-    );
+    assert!(matches!(&error, Error::InconsistentShard { reason, .. } if reason.contains("token id 24")), "{error}");
 
     let folder = TempDir::new().unwrap();
     let path = small(&folder).path().to_owned();
@@ -223,19 +200,14 @@ fn content_that_no_writer_makes_is_refused_even_with_a_right_checksum() {
     let json = fs::read_to_string(path.join("index.json")).unwrap();
     fs::write(path.join("index.json"), json.replace(&old, &checksum(&ends))).unwrap();
     let error = Dataset::open(&path).unwrap_err();
-    assert!(
-        matches!(&error, Error::InconsistentShard { reason, .. } if reason.contains("ends at 7")),
-        "{error}"
-    );
+    assert!(matches!(&error, Error::InconsistentShard { reason, .. } if reason.contains("ends at 7")), "{error}");
 }
 
 #[test]
 fn equal_datasets_have_equal_checksums_and_different_ones_do_not() {
     let folder = TempDir::new().unwrap();
-    let [a, b, c] =
-        [("a", vec![1, 2]), ("b", vec![1, 2]), ("c", vec![1, 3])].map(|(name, tokens)| {
-            dataset_of(&folder.path().join(name), &tokens, 9).checksum().to_owned()
-        });
+    let [a, b, c] = [("a", vec![1, 2]), ("b", vec![1, 2]), ("c", vec![1, 3])]
+        .map(|(name, tokens)| dataset_of(&folder.path().join(name), &tokens, 9).checksum().to_owned());
     assert_eq!(a, b);
     assert_ne!(a, c);
 }
@@ -244,8 +216,7 @@ fn equal_datasets_have_equal_checksums_and_different_ones_do_not() {
 fn an_id_beyond_the_vocabulary_is_not_written_and_leaves_nothing() {
     let folder = TempDir::new().unwrap();
     let error = write(options(&folder.path().join("d")), &[vec![1], vec![2, 1000]]).unwrap_err();
-    let Error::TokenOutOfVocabulary { document_idx: 1, token: 1000, vocab_size: 1000 } = error
-    else {
+    let Error::TokenOutOfVocabulary { document_idx: 1, token: 1000, vocab_size: 1000 } = error else {
         panic!("{error}")
     };
     assert_eq!(names(folder.path()), [""; 0]);
@@ -287,8 +258,7 @@ fn what_a_killed_writer_left_is_taken_over_and_a_living_one_is_respected() {
 fn a_dataset_is_replaced_only_when_asked_and_anything_else_never() {
     let folder = TempDir::new().unwrap();
     let old = small(&folder);
-    let again =
-        |overwrite| write(WriterOptions { overwrite, ..options(old.path()) }, &[vec![9, 8]]);
+    let again = |overwrite| write(WriterOptions { overwrite, ..options(old.path()) }, &[vec![9, 8]]);
     assert!(matches!(again(false), Err(Error::DatasetExists { .. })));
     assert_eq!(Dataset::open(old.path()).unwrap().n_tokens(), 25);
     assert_eq!(again(true).unwrap().n_tokens(), 2);
@@ -299,8 +269,7 @@ fn a_dataset_is_replaced_only_when_asked_and_anything_else_never() {
     fs::create_dir(&home).unwrap();
     fs::write(home.join("thesis.doc"), "").unwrap();
     for output in [home.clone(), home.join("thesis.doc"), Path::new("/").to_owned()] {
-        let error =
-            write(WriterOptions { overwrite: true, ..options(&output) }, &[vec![1]]).unwrap_err();
+        let error = write(WriterOptions { overwrite: true, ..options(&output) }, &[vec![1]]).unwrap_err();
         assert!(matches!(error, Error::OutputInUse { .. }), "{error}");
     }
     assert!(home.join("thesis.doc").exists());
@@ -325,19 +294,11 @@ fn a_folder_that_cannot_be_written_to_is_named_with_a_hint() {
     let folder = TempDir::new().unwrap();
     let error = ShardWriter::create(options(&folder.path().join("no/such/d"))).err().unwrap();
     assert!(error.to_string().contains("cannot write the dataset "), "{error}");
-    assert!(
-        error.to_string().contains("no/such/d\nhint: check that the parent folder exists"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("no/such/d\nhint: check that the parent folder exists"), "{error}");
 
     // The kinds of failure that a test cannot bring about everywhere.
-    let hint = |kind: std::io::ErrorKind| {
-        Error::write("the index", Path::new("d"), kind.into()).to_string()
-    };
-    assert!(
-        hint(std::io::ErrorKind::StorageFull)
-            .starts_with("cannot write the index d\nhint: the disk is full")
-    );
+    let hint = |kind: std::io::ErrorKind| Error::write("the index", Path::new("d"), kind.into()).to_string();
+    assert!(hint(std::io::ErrorKind::StorageFull).starts_with("cannot write the index d\nhint: the disk is full"));
     assert!(hint(std::io::ErrorKind::PermissionDenied).contains("hint: no write permission there"));
 }
 

@@ -67,11 +67,7 @@ impl ShardWriter {
     pub fn create(options: WriterOptions) -> Result<ShardWriter, Error> {
         if options.vocab_size == 0 || u32::try_from(options.vocab_size).is_err() {
             let value = options.vocab_size as u64;
-            return Err(Error::InvalidOption {
-                name: "vocab_size",
-                value,
-                expected: "1 to 2^32 - 1".to_owned(),
-            });
+            return Err(Error::InvalidOption { name: "vocab_size", value, expected: "1 to 2^32 - 1".to_owned() });
         }
         if options.max_tokens_per_shard == 0 {
             let expected = "at least 1".to_owned();
@@ -141,8 +137,7 @@ impl ShardWriter {
         self.close_shard()?;
         let index_path = self.temporary.join(INDEX_FILE);
         let mut index = HashedFile::create("the index", index_path)?;
-        let json = serde_json::to_string_pretty(&self.index)
-            .expect("an index of numbers and strings is JSON");
+        let json = serde_json::to_string_pretty(&self.index).expect("an index of numbers and strings is JSON");
         index.write(json.as_bytes())?;
         index.write(b"\n")?;
         index.finish()?;
@@ -183,10 +178,7 @@ impl ShardWriter {
             Some(shard) => shard,
             None => {
                 let shard_idx = self.index.shards.len();
-                let tokens = HashedFile::create(
-                    "the token shard",
-                    self.temporary.join(tokens_file(shard_idx)),
-                )?;
+                let tokens = HashedFile::create("the token shard", self.temporary.join(tokens_file(shard_idx)))?;
                 let documents = self.temporary.join(documents_file(shard_idx));
                 let documents = HashedFile::create("the document ends", documents)?;
                 OpenShard { tokens, documents, n_tokens: 0, n_documents: 0 }
@@ -240,12 +232,7 @@ struct HashedFile {
 impl HashedFile {
     fn create(what: &'static str, path: PathBuf) -> Result<HashedFile, Error> {
         let file = File::create(&path).map_err(|source| Error::write(what, &path, source))?;
-        Ok(HashedFile {
-            what,
-            path,
-            file: BufWriter::with_capacity(1 << 20, file),
-            hash: Box::default(),
-        })
+        Ok(HashedFile { what, path, file: BufWriter::with_capacity(1 << 20, file), hash: Box::default() })
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
@@ -293,9 +280,8 @@ fn claim(temporary: &Path, output: &Path) -> Result<File, Error> {
         Err(TryLockError::WouldBlock) => return Err(Error::WriterBusy { path: output.to_owned() }),
         Err(TryLockError::Error(source)) => return Err(failed(source)),
     }
-    let leftovers = fs::read_dir(temporary)
-        .and_then(|entries| entries.collect::<Result<Vec<_>, _>>())
-        .map_err(failed)?;
+    let leftovers =
+        fs::read_dir(temporary).and_then(|entries| entries.collect::<Result<Vec<_>, _>>()).map_err(failed)?;
     for entry in &leftovers {
         let name = entry.file_name().to_string_lossy().into_owned();
         if !(name == LOCK_FILE || name == INDEX_FILE || name.starts_with("shard_")) {

@@ -1,8 +1,10 @@
-//! Combinations of parts that `transformers` has no class for: gradients against finite differences of the loss.
+//! Combinations of parts that `transformers` has no class for: gradients against finite differences of the loss, and
+//! what sets each part apart.
 
-use nn::{ModelConfig, Transformer};
-use tensor::Tensor;
+use nn::{Block, Linear, Mlp, MlpKind, ModelConfig, Placement, Position, RopeLayoutKind, Transformer};
 use tensor::random::Rng;
+use tensor::testing::{Tolerance, assert_close};
+use tensor::{Tensor, ops};
 
 use crate::models::{ablations, golden, norm, random_ids, random_model};
 
@@ -52,6 +54,81 @@ fn gradients_of_golden_models_equal_finite_differences() {
     for name in ["gpt2", "llama_grouped"] {
         check_gradients(name, &golden(name).0);
     }
+}
+
+/// At 1 and −2: the values of the logistic function, of tanh and of the normal distribution in tables.
+#[test]
+fn each_feed_forward_layer_has_its_activation() {
+    for (kind, expected) in [
+        (MlpKind::Relu, [1.0, 0.0]),
+        (MlpKind::Silu, [0.731_058_6, -0.238_405_84]),
+        (MlpKind::GeluErf, [0.841_344_8, -0.045_500_264]),
+        (MlpKind::Gelu, [0.841_192, -0.045_402_306]),
+    ] {
+        let one = || Linear { weight: Tensor::full(&[1, 1], 1.0), bias: None };
+        let mlp = Mlp { kind, up: one(), down: one() };
+        let y = mlp.forward(&Tensor::from_f32(&[2, 1], vec![1.0, -2.0]));
+        let tolerance = Tolerance { absolute: 1e-6, relative: 0.0 };
+        assert_close(&y, &Tensor::from_f32(&[2, 1], expected.to_vec()), tolerance);
+    }
+}
+
+/// The formula of Vaswani et al., written out.
+#[test]
+fn post_norm_is_the_norm_of_the_sum_and_the_last_thing_before_the_head() {
+    let post_norm = ModelConfig { placement: Placement::Post, ..ModelConfig::gpt2(29, 24, 24, 2, 4) };
+    let config = ModelConfig { position: Position::None, ..post_norm };
+    let model = random_model(&config, 1);
+    let ids = random_ids(&config, &[2, 24], 1);
+    let scale = 1.0 / (config.head_dim() as f32).sqrt();
+    let mut x = ops::embedding(&ids, &model.token_embedding);
+    for Block { attention_norm, attention, mlp_norm, mlp, .. } in &model.blocks {
+        let mixed = ops::attention(&attention.qkv.forward(&x), &config.heads(), scale);
+        x = attention_norm.forward(&ops::add(&x, &attention.output.forward(&mixed)));
+        x = mlp_norm.forward(&ops::add(&x, &mlp.forward(&x)));
+    }
+    assert_close(&model.forward(&ids, None), &x, Tolerance::EXACT);
+}
+
+/// One layer without positions sees a set of tokens.
+#[test]
+fn without_positions_the_order_of_earlier_tokens_does_not_matter() {
+    let rotary = ModelConfig::llama(29, 24, 24, 1, 4, 40);
+    let last = |config: &ModelConfig, ids: [u32; 5]| -> Tensor {
+        let logits = random_model(config, 1).logits(&Tensor::from_u32(&[1, 5], ids.to_vec()));
+        Tensor::from_f32(&[29], logits.f32s()[4 * 29..].to_vec())
+    };
+    let (one, other) = ([3, 8, 20, 11, 5], [11, 20, 3, 8, 5]);
+    let without = ModelConfig { position: Position::None, ..rotary.clone() };
+    let tolerance = Tolerance { absolute: 1e-6, relative: 1e-5 };
+    assert_close(&last(&without, one), &last(&without, other), tolerance);
+    let (x, y) = (last(&rotary, one), last(&rotary, other));
+    assert!(x.f32s().iter().zip(y.f32s()).any(|(x, y)| (x - y).abs() > 1e-5), "rotary positions do");
+}
+
+/// The two layouts differ by the order of elements within a head.
+#[test]
+fn interleaved_pairs_equal_split_halves_with_the_rows_of_queries_and_keys_reordered() {
+    let rope = |layout| Position::Rope { theta: 1000.0, layout };
+    let config = ModelConfig { n_kv_heads: 2, ..ModelConfig::llama(29, 24, 32, 2, 4, 40) };
+    let halves = ModelConfig { position: rope(RopeLayoutKind::Half), ..config.clone() };
+    let interleaved = ModelConfig { position: rope(RopeLayoutKind::Interleaved), ..config };
+    let (expected, mut reordered) = (random_model(&halves, 1), random_model(&interleaved, 1));
+    let (e, d) = (halves.head_dim(), halves.d_model);
+    let n_rotated_heads = halves.n_heads + halves.n_kv_heads;
+    for block in &mut reordered.blocks {
+        let rows: Vec<&[f32]> = block.attention.qkv.weight.f32s().chunks(d).collect();
+        let row = |i: usize| match (i / e < n_rotated_heads, i % e) {
+            // Elements 2p and 2p + 1 of an interleaved head are p and p + e/2 of a split one.
+            (true, within) => rows[i - within + within / 2 + within % 2 * (e / 2)],
+            (false, _) => rows[i],
+        };
+        let elements = (0..rows.len()).flat_map(row).copied().collect();
+        block.attention.qkv.weight = Tensor::from_f32(block.attention.qkv.weight.shape(), elements);
+    }
+    let ids = random_ids(&halves, &[1, 24], 1);
+    let tolerance = Tolerance { absolute: 1e-6, relative: 1e-5 };
+    assert_close(&reordered.logits(&ids), &expected.logits(&ids), tolerance);
 }
 
 #[test]

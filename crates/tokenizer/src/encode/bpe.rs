@@ -39,15 +39,9 @@ struct Merge {
 impl Bpe {
     /// `merges`: left, right and merged token, in the order learned. Of a pair given twice the later
     /// rank counts, as in Hugging Face's `tokenizers`.
-    pub(crate) fn new(
-        byte_ids: [TokenId; 256],
-        merges: &[[TokenId; 3]],
-        add_prefix_space: bool,
-    ) -> Self {
-        let by_pair = (0..)
-            .zip(merges)
-            .map(|(rank, &[left, right, id])| (pair(left, right), Merge { rank, id }))
-            .collect();
+    pub(crate) fn new(byte_ids: [TokenId; 256], merges: &[[TokenId; 3]], add_prefix_space: bool) -> Self {
+        let by_pair =
+            (0..).zip(merges).map(|(rank, &[left, right, id])| (pair(left, right), Merge { rank, id })).collect();
         let merges = merges.iter().map(|&[left, right, _]| [left, right]).collect();
         Self { byte_ids, merges, by_pair, add_prefix_space }
     }
@@ -77,10 +71,12 @@ impl Bpe {
 
     fn merge(&self, piece: &[u8], ids: &mut Vec<TokenId>, symbols: &mut Vec<Symbol>) {
         symbols.clear();
-        symbols.extend(piece.iter().map(|&byte| Symbol {
-            id: self.byte_ids[usize::from(byte)],
-            next_merge: Merge { rank: NO_MERGE, id: 0 },
-        }));
+        symbols.extend(
+            piece.iter().map(|&byte| Symbol {
+                id: self.byte_ids[usize::from(byte)],
+                next_merge: Merge { rank: NO_MERGE, id: 0 },
+            }),
+        );
         for i in 1..symbols.len() {
             symbols[i - 1].next_merge = self.lookup(symbols[i - 1].id, symbols[i].id);
         }
@@ -204,8 +200,8 @@ impl Scratch {
         bytes[15] = piece.len() as u8;
         let key = u128::from_le_bytes(bytes);
         // Folded multiplication: each bit of the product's middle depends on the whole key.
-        let product = u128::from(key as u64 ^ 0x9E37_79B9_7F4A_7C15)
-            * u128::from((key >> 64) as u64 ^ 0xD1B5_4A32_D192_ED03);
+        let product =
+            u128::from(key as u64 ^ 0x9E37_79B9_7F4A_7C15) * u128::from((key >> 64) as u64 ^ 0xD1B5_4A32_D192_ED03);
         let hash = product as u64 ^ (product >> 64) as u64;
         Some((hash as usize % CACHE_SLOTS, key))
     }

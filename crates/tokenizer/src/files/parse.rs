@@ -54,10 +54,7 @@ pub(super) struct Vocabulary<'a> {
 }
 
 impl<'a> Vocabulary<'a> {
-    pub(super) fn read(
-        root: &'a Map<String, Value>,
-        model: &'a Map<String, Value>,
-    ) -> Result<Self> {
+    pub(super) fn read(root: &'a Map<String, Value>, model: &'a Map<String, Value>) -> Result<Self> {
         let Some(vocab) = get(model, "vocab") else { return invalid("model has no vocab") };
         let vocab = entries(vocab, "model.vocab")?;
         let n_in_model = vocab.len();
@@ -66,9 +63,7 @@ impl<'a> Vocabulary<'a> {
         for &(content, id) in &added {
             match ids.insert(content, id) {
                 Some(other) if other != id => {
-                    return invalid(format!(
-                        "added token {content:?} has id {id}, but {other} in model.vocab"
-                    ));
+                    return invalid(format!("added token {content:?} has id {id}, but {other} in model.vocab"));
                 }
                 // Hugging Face numbers these itself, from the end of the model's vocabulary.
                 None if (id as usize) < n_in_model => {
@@ -139,10 +134,7 @@ fn added_tokens(root: &Map<String, Value>) -> Result<Entries<'_>> {
             let id = token.get("id").and_then(Value::as_u64);
             match (token.get("content"), id.and_then(|id| TokenId::try_from(id).ok())) {
                 (Some(Value::String(content)), Some(id)) => Ok((content.as_str(), id)),
-                _ => invalid(format!(
-                    "an added token lacks content or id: {}",
-                    shorten(&Value::Object(token.clone()))
-                )),
+                _ => invalid(format!("an added token lacks content or id: {}", shorten(&Value::Object(token.clone())))),
             }
         })
         .collect()

@@ -2,9 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::parse::{
-    Entries, Problem, Result, Vocabulary, by_id, entries, get, invalid, type_of, unsupported,
-};
+use super::parse::{Entries, Problem, Result, Vocabulary, by_id, entries, get, invalid, type_of, unsupported};
 use crate::encode::Bpe;
 use crate::special::SpecialTokens;
 use crate::vocab::Model;
@@ -20,10 +18,7 @@ const PATTERNS: [&str; 2] = [
 type Merges<'a> = Vec<(&'a str, &'a str)>;
 
 /// Reads a `tokenizer.json` whose model is BPE.
-pub(super) fn tokenizer(
-    root: &Map<String, Value>,
-    model: &Map<String, Value>,
-) -> Result<Tokenizer> {
+pub(super) fn tokenizer(root: &Map<String, Value>, model: &Map<String, Value>) -> Result<Tokenizer> {
     for part in ["continuing_subword_prefix", "end_of_word_suffix"] {
         match get(model, part) {
             Some(found) if found != "" => return unsupported(&format!("model.{part}"), found),
@@ -58,8 +53,7 @@ pub(super) fn vocab_and_merges(vocab: &[u8], merges: &Merges<'_>) -> Result<Toke
     let vocab: Value = serde_json::from_slice(vocab).map_err(Problem::Json)?;
     let ids: HashMap<&str, TokenId> = entries(&vocab, "the file")?.into_iter().collect();
     let keys = by_id(&ids)?;
-    let results: HashMap<String, ()> =
-        merges.iter().map(|(left, right)| ([*left, *right].concat(), ())).collect();
+    let results: HashMap<String, ()> = merges.iter().map(|(left, right)| ([*left, *right].concat(), ())).collect();
     let is_byte = |key: &str| alphabet::read(key).is_some_and(|bytes| bytes.len() == 1);
     let added: Entries<'_> = (0..)
         .zip(&keys)
@@ -98,8 +92,7 @@ fn merge(merge: &Value) -> Result<(&str, &str)> {
 }
 
 fn halves(line: &str) -> Option<(&str, &str)> {
-    line.split_once(' ')
-        .filter(|(left, right)| !left.is_empty() && !right.is_empty() && !right.contains(' '))
+    line.split_once(' ').filter(|(left, right)| !left.is_empty() && !right.is_empty() && !right.contains(' '))
 }
 
 /// Says whether a space is put before text.
@@ -139,11 +132,7 @@ fn is_gpt2_split(step: &Value) -> bool {
         )
 }
 
-fn build(
-    vocabulary: &Vocabulary<'_>,
-    merges: &Merges<'_>,
-    add_prefix_space: bool,
-) -> Result<Tokenizer> {
+fn build(vocabulary: &Vocabulary<'_>, merges: &Merges<'_>, add_prefix_space: bool) -> Result<Tokenizer> {
     let Vocabulary { keys, ids, added } = vocabulary;
     let id_of = |key: &str| match ids.get(key) {
         Some(&id) => Ok(id),

@@ -10,10 +10,7 @@ use crate::vocab::Model;
 use crate::{TokenId, Tokenizer};
 
 /// Reads a `tokenizer.json` whose model is WordLevel: the words must be characters.
-pub(super) fn tokenizer(
-    root: &Map<String, Value>,
-    model: &Map<String, Value>,
-) -> Result<Tokenizer> {
+pub(super) fn tokenizer(root: &Map<String, Value>, model: &Map<String, Value>) -> Result<Tokenizer> {
     let found = root.get("pre_tokenizer").unwrap_or(&Value::Null);
     let split = json!({"Regex": EVERY_CHARACTER});
     if type_of(found) != Some("Split")

@@ -46,8 +46,7 @@ fn flags_and_the_split_form_of_the_pretokenizer_are_read() {
         {"type": "ByteLevel", "add_prefix_space": false, "use_regex": false},
     ]});
     assert!(parse(&file).unwrap() == plain);
-    file["pre_tokenizer"] =
-        json!({"type": "ByteLevel", "add_prefix_space": true, "use_regex": true});
+    file["pre_tokenizer"] = json!({"type": "ByteLevel", "add_prefix_space": true, "use_regex": true});
     assert_eq!(parse(&file).unwrap().encode(b"ab"), [257]);
 }
 

@@ -99,8 +99,7 @@ pub(super) fn atomically(path: &Path, content: &[u8]) -> io::Result<()> {
 
     let write = || {
         // A file of that name can only be what a killed process with our number has left.
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).open(&temporary)?;
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&temporary)?;
         file.write_all(content)?;
         file.sync_all()?;
         fs::rename(&temporary, path)

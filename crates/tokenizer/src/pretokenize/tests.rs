@@ -38,10 +38,7 @@ fn contractions_words_numbers_and_punctuation_are_cut_as_by_the_pattern() {
 fn every_unicode_scalar_is_cut_as_by_the_pattern_in_its_contexts() {
     let mut text = String::new();
     for c in '\0'..=char::MAX {
-        text.extend([
-            'a', c, 'a', ' ', c, c, ' ', '1', c, '1', '!', c, '!', ' ', ' ', c, '\n', c, ' ', '\'',
-            c,
-        ]);
+        text.extend(['a', c, 'a', ' ', c, c, ' ', '1', c, '1', '!', c, '!', ' ', ' ', c, '\n', c, ' ', '\'', c]);
         if text.len() > 4000 {
             check(&text);
             text.clear();

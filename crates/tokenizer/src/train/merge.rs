@@ -37,8 +37,7 @@ pub(super) fn learn(
     let mut text = Text::new(counts, byte_ids)?;
     let mut bytes: Vec<Rc<[u8]>> = tokens.iter().map(|token| (&**token).into()).collect();
     // Special tokens are left out: one that spells the same is another token.
-    let mut ids: HashMap<Rc<[u8]>, TokenId> =
-        byte_ids.iter().map(|&id| (bytes[id as usize].clone(), id)).collect();
+    let mut ids: HashMap<Rc<[u8]>, TokenId> = byte_ids.iter().map(|&id| (bytes[id as usize].clone(), id)).collect();
     let mut is_merged: HashMap<Pair, ()> = HashMap::default();
     let mut merges = Vec::new();
 

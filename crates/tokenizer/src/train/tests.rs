@@ -7,11 +7,7 @@ use super::*;
 use crate::pretokenize::pretokens;
 use crate::reference;
 
-fn train(
-    documents: &[&[u8]],
-    vocab_size: usize,
-    special_tokens: &[&str],
-) -> Result<Tokenizer, Error> {
+fn train(documents: &[&[u8]], vocab_size: usize, special_tokens: &[&str]) -> Result<Tokenizer, Error> {
     let special_tokens = special_tokens.iter().map(ToString::to_string).collect();
     let documents = documents.iter().map(|document| Ok::<_, Infallible>(document.to_vec()));
     train_bpe(documents, &BpeConfig { vocab_size, special_tokens }, &|_| {})

@@ -20,8 +20,7 @@ struct Case {
 }
 
 fn check(name: &str) {
-    let tokenizer =
-        Tokenizer::from_file(&path(&format!("fixtures/{name}.tokenizer.json"))).unwrap();
+    let tokenizer = Tokenizer::from_file(&path(&format!("fixtures/{name}.tokenizer.json"))).unwrap();
     let golden: Golden = serde_json::from_str(&read(&format!("golden/{name}.json"))).unwrap();
     assert!(golden.cases.len() > 30);
     for Case { text, ids, decoded } in golden.cases {

@@ -80,10 +80,7 @@ fn overrides_are_typed_by_the_same_structs() {
     let config = parse(TINY, &settings).unwrap();
     assert_eq!((config.model.n_layers, config.seed), (6, 7));
     assert_eq!(config.model.norm, nn::NormKind::None);
-    assert_eq!(
-        config.model.position,
-        nn::Position::Rope { theta: 5e5, layout: nn::RopeLayoutKind::Interleaved }
-    );
+    assert_eq!(config.model.position, nn::Position::Rope { theta: 5e5, layout: nn::RopeLayoutKind::Interleaved });
     assert!(message(TINY, &["model.n_layer=6"]).contains("n_layer"));
     assert!(message(TINY, &["model.n_layers"]).contains("there is no ="));
     assert!(message(TINY, &["model.n_layers=six"]).contains("six"));

@@ -25,11 +25,8 @@ fn write_steps(path: &Path, from_step: u64, steps: std::ops::Range<u64>) {
 fn what_was_written_is_read() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("metrics.jsonl");
-    let full = Record {
-        mfu: Some(0.41),
-        validation: Some(Validation { loss: 2.5, bits_per_byte: Some(1.9) }),
-        ..record(1)
-    };
+    let full =
+        Record { mfu: Some(0.41), validation: Some(Validation { loss: 2.5, bits_per_byte: Some(1.9) }), ..record(1) };
     let mut writer = MetricsWriter::append(&path).expect("writable");
     writer.write(&record(0)).expect("written");
     writer.write(&full).expect("written");

@@ -171,10 +171,7 @@ mod tests {
         assert_eq!(labels(&rounded(&[1.93, 8.4])), ["0", "2", "4", "6", "8", "10"]);
         assert_eq!(labels(&rounded(&[0.0, 3e-4])), ["0", "1e-4", "2e-4", "3e-4"]);
         assert_eq!(labels(&rounded(&[0.0, 6e-3])), ["0", "2e-3", "4e-3", "6e-3"]);
-        assert_eq!(
-            labels(&rounded(&[15_200.0, 16_900.0])),
-            ["15k", "15.5k", "16k", "16.5k", "17k"]
-        );
+        assert_eq!(labels(&rounded(&[15_200.0, 16_900.0])), ["15k", "15.5k", "16k", "16.5k", "17k"]);
         assert_eq!(labels(&rounded(&[1.6, 2.4])), ["1.6", "1.8", "2", "2.2", "2.4"]);
         assert_eq!(labels(&rounded(&[-1.0, 1.0])), ["-1", "-0.5", "0", "0.5", "1"]);
         let steps = Axis::tight([0.0, 1999.0].into_iter(), 6);

@@ -9,11 +9,7 @@ pub(super) type Points = Vec<(f64, f64)>;
 pub(super) const MAX_POINTS: usize = 1000;
 
 /// The points of all records; those without a finite value are left out.
-pub(super) fn points(
-    records: &[Record],
-    x: impl Fn(&Record) -> f64,
-    y: impl Fn(&Record) -> Option<f64>,
-) -> Points {
+pub(super) fn points(records: &[Record], x: impl Fn(&Record) -> f64, y: impl Fn(&Record) -> Option<f64>) -> Points {
     records
         .iter()
         .filter_map(|record| Some((x(record), y(record)?)))

@@ -78,9 +78,7 @@ pub struct Baseline {
 
 /// A report that cannot be written.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "cannot write the report to {path}\nhint: check free space and permissions, then make the report again"
-)]
+#[error("cannot write the report to {path}\nhint: check free space and permissions, then make the report again")]
 pub struct ReportError {
     /// The page.
     pub path: PathBuf,
@@ -93,6 +91,5 @@ pub struct ReportError {
 /// # Errors
 /// If the file cannot be written.
 pub fn write(path: &Path, report: &Report) -> Result<(), ReportError> {
-    replace_file(path, page::html(report).as_bytes())
-        .map_err(|source| ReportError { path: path.into(), source })
+    replace_file(path, page::html(report).as_bytes()).map_err(|source| ReportError { path: path.into(), source })
 }

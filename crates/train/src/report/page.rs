@@ -56,9 +56,7 @@ fn tiles(summary: &[(String, String)]) -> String {
     }
     let tiles: String = summary
         .iter()
-        .map(|(label, value)| {
-            format!("<div><dt>{}</dt><dd>{}</dd></div>\n", escape(label), escape(value))
-        })
+        .map(|(label, value)| format!("<div><dt>{}</dt><dd>{}</dd></div>\n", escape(label), escape(value)))
         .collect();
     format!("<dl class=\"tiles\">\n{tiles}</dl>\n")
 }
@@ -67,11 +65,7 @@ fn baseline_section(baselines: &[Baseline]) -> String {
     if baselines.is_empty() {
         return String::new();
     }
-    let longest = baselines
-        .iter()
-        .map(|b| b.bits_per_byte)
-        .filter(|bits| bits.is_finite())
-        .fold(0.0, f64::max);
+    let longest = baselines.iter().map(|b| b.bits_per_byte).filter(|bits| bits.is_finite()).fold(0.0, f64::max);
     let mut rows = String::new();
     for baseline in baselines {
         let share = match baseline.bits_per_byte / longest {

@@ -11,8 +11,7 @@ use crate::metrics::Record;
 pub(super) fn loss_section(records: &[Record]) -> String {
     let by_step = loss_chart(records, "loss-by-step", "step", |r| r.step as f64);
     let (unit, unit_seconds) = time_unit(records);
-    let by_time =
-        loss_chart(records, "loss-by-time", unit, move |r| r.elapsed_seconds / unit_seconds);
+    let by_time = loss_chart(records, "loss-by-time", unit, move |r| r.elapsed_seconds / unit_seconds);
     let tabs = format!(
         "<div class=\"tabs\">\n\
          <input type=\"radio\" name=\"loss-axis\" id=\"tab-step\" checked>\
@@ -57,11 +56,7 @@ fn loss_chart(
         late.map(|p| p.1).fold(cut, f64::max)
     });
     let mut series = raw_and_smoothed("training, ", losses);
-    series.push(Series {
-        name: "validation".into(),
-        style: Style::Dots,
-        points: thinned(validation),
-    });
+    series.push(Series { name: "validation".into(), style: Style::Dots, points: thinned(validation) });
     chart::figure(&Chart {
         id,
         title: "Cross-entropy",
@@ -80,11 +75,7 @@ fn loss_chart(
 fn raw_and_smoothed(prefix: &str, points: Points) -> Vec<Series> {
     let window = window(points.len());
     if window == 1 {
-        return vec![Series {
-            name: format!("{prefix}each step"),
-            style: Style::Line,
-            points: thinned(points),
-        }];
+        return vec![Series { name: format!("{prefix}each step"), style: Style::Line, points: thinned(points) }];
     }
     vec![
         Series {
@@ -138,13 +129,7 @@ pub(super) fn dynamics_section(records: &[Record]) -> String {
         ),
     ];
     if !mfu.is_empty() {
-        charts.push(chart(
-            "mfu",
-            "Model FLOPs utilisation",
-            "% of peak",
-            Scale::Linear,
-            raw_and_smoothed("", mfu),
-        ));
+        charts.push(chart("mfu", "Model FLOPs utilisation", "% of peak", Scale::Linear, raw_and_smoothed("", mfu)));
     }
     let figures: String = charts.iter().map(chart::figure).collect();
     let columns = if charts.len() == 3 { "three" } else { "two" };

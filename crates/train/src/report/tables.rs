@@ -40,22 +40,17 @@ pub(super) fn table(table: &Table) -> String {
 
 /// Whether every filled cell of a column starts like a number; units may follow.
 fn is_numeric(table: &Table, column: usize) -> bool {
-    let mut cells =
-        table.rows.iter().filter_map(|row| row.get(column)).filter(|s| !s.is_empty()).peekable();
+    let mut cells = table.rows.iter().filter_map(|row| row.get(column)).filter(|s| !s.is_empty()).peekable();
     cells.peek().is_some()
         && cells.all(|s| {
-            s.trim_start_matches(['-', '+', '~', '≈', '<', '−'])
-                .starts_with(|c: char| c.is_ascii_digit())
-                || s == "–"
+            s.trim_start_matches(['-', '+', '~', '≈', '<', '−']).starts_with(|c: char| c.is_ascii_digit()) || s == "–"
         })
 }
 
 pub(super) fn pairs_table(pairs: &[(String, String)]) -> String {
     let rows: String = pairs
         .iter()
-        .map(|(name, value)| {
-            format!("<tr><th scope=\"row\">{}</th><td>{}</td></tr>\n", escape(name), escape(value))
-        })
+        .map(|(name, value)| format!("<tr><th scope=\"row\">{}</th><td>{}</td></tr>\n", escape(name), escape(value)))
         .collect();
     format!("<table class=\"pairs\">\n<tbody>\n{rows}</tbody>\n</table>\n")
 }

@@ -39,8 +39,7 @@ fn assert_well_formed(html: &str) {
         let end = rest.find('>').expect("a tag ends");
         let (tag, after) = (&rest[..end], &rest[end + 1..]);
         assert_eq!(tag.matches('"').count() % 2, 0, "quotes of <{tag}>");
-        let name: String =
-            tag.trim_start_matches('/').chars().take_while(|c| !" />\n".contains(*c)).collect();
+        let name: String = tag.trim_start_matches('/').chars().take_while(|c| !" />\n".contains(*c)).collect();
         rest = after;
         if tag.starts_with('/') {
             assert_eq!(open.pop().as_deref(), Some(&name[..]), "closed by </{name}>");
@@ -90,12 +89,7 @@ fn no_text_of_the_run_can_become_markup() {
         config: bad(),
         machine: vec![(bad(), bad())],
         summary: vec![(bad(), bad())],
-        tables: vec![Table {
-            title: bad(),
-            header: vec![bad()],
-            rows: vec![vec![bad(), bad()]],
-            note: bad(),
-        }],
+        tables: vec![Table { title: bad(), header: vec![bad()], rows: vec![vec![bad(), bad()]], note: bad() }],
         records: &records(3),
         samples: vec![Sample { prompt: bad(), text: bad(), settings: bad() }],
         baselines: vec![Baseline { name: bad(), bits_per_byte: 1.0, is_this_run: false }],
@@ -103,10 +97,7 @@ fn no_text_of_the_run_can_become_markup() {
     let html = page(&report);
     assert_well_formed(&html);
     assert_eq!(html.matches("<script").count(), 1, "only the page's own script");
-    assert_eq!(
-        html.matches("&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;&#39;&amp;amp;").count(),
-        16
-    );
+    assert_eq!(html.matches("&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;&#39;&amp;amp;").count(), 16);
 }
 
 #[test]

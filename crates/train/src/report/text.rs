@@ -55,14 +55,12 @@ pub(super) fn grouped(value: i64) -> String {
 
 /// A large number with the prefix that leaves one to three digits before the point.
 pub(super) fn with_prefix(value: f64, max_decimals: usize) -> String {
-    const PREFIXES: [(f64, &str); 5] =
-        [(1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")];
+    const PREFIXES: [(f64, &str); 5] = [(1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")];
     if value.abs() >= 1e18 {
         return format!("{value:.2e}");
     }
     // The tolerance makes 999,999.6 "1M" and not "1000k".
-    let (unit, prefix) =
-        PREFIXES.into_iter().find(|(unit, _)| value.abs() >= unit * 0.999_999).unwrap_or((1.0, ""));
+    let (unit, prefix) = PREFIXES.into_iter().find(|(unit, _)| value.abs() >= unit * 0.999_999).unwrap_or((1.0, ""));
     trimmed(format!("{:.max_decimals$}", value / unit)) + prefix
 }
 
@@ -114,18 +112,13 @@ mod tests {
 
     #[test]
     fn durations_have_two_units() {
-        for (seconds, text) in
-            [(0.04, "0.0 s"), (59.96, "1 min 00 s"), (185.2, "3 min 05 s"), (7630.0, "2 h 07 min")]
-        {
+        for (seconds, text) in [(0.04, "0.0 s"), (59.96, "1 min 00 s"), (185.2, "3 min 05 s"), (7630.0, "2 h 07 min")] {
             assert_eq!(duration(seconds), text);
         }
     }
 
     #[test]
     fn markup_and_control_characters_are_harmless() {
-        assert_eq!(
-            escape("<a href='x'>\"&\"\u{1b}[0m\n"),
-            "&lt;a href=&#39;x&#39;&gt;&quot;&amp;&quot;\u{fffd}[0m\n"
-        );
+        assert_eq!(escape("<a href='x'>\"&\"\u{1b}[0m\n"), "&lt;a href=&#39;x&#39;&gt;&quot;&amp;&quot;\u{fffd}[0m\n");
     }
 }

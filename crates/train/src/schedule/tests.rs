@@ -56,19 +56,9 @@ fn linear_with_warmup_is_two_straight_lines() {
 
 #[test]
 fn wsd_is_flat_until_its_decay() {
-    let linear = ScheduleConfig::Wsd {
-        warmup_steps: 2,
-        decay_steps: 4,
-        min_ratio: 0.2,
-        shape: DecayShape::Linear,
-    };
+    let linear = ScheduleConfig::Wsd { warmup_steps: 2, decay_steps: 4, min_ratio: 0.2, shape: DecayShape::Linear };
     check(&linear, 10, 1.0, &[0.0, 0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 0.8, 0.6, 0.4, 0.2, 0.2]);
-    let sqrt = ScheduleConfig::Wsd {
-        warmup_steps: 0,
-        decay_steps: 4,
-        min_ratio: 0.0,
-        shape: DecayShape::Sqrt,
-    };
+    let sqrt = ScheduleConfig::Wsd { warmup_steps: 0, decay_steps: 4, min_ratio: 0.0, shape: DecayShape::Sqrt };
     check(&sqrt, 5, 1.0, &[1.0, 1.0, 0.5, 1.0 - 0.5f64.sqrt(), 1.0 - 0.75f64.sqrt(), 0.0]);
 }
 
@@ -83,12 +73,7 @@ fn phases_of_no_steps_are_skipped() {
     for schedule in [
         ScheduleConfig::Cosine { warmup_steps: 3, min_ratio: 0.5 },
         ScheduleConfig::Linear { warmup_steps: 3, min_ratio: 0.5 },
-        ScheduleConfig::Wsd {
-            warmup_steps: 3,
-            decay_steps: 0,
-            min_ratio: 0.5,
-            shape: DecayShape::Sqrt,
-        },
+        ScheduleConfig::Wsd { warmup_steps: 3, decay_steps: 0, min_ratio: 0.5, shape: DecayShape::Sqrt },
     ] {
         assert_eq!(schedule.validate(3), Ok(()));
         assert_eq!(schedule.learning_rate(3, 3, 1.0), 0.5);
@@ -105,12 +90,7 @@ fn a_schedule_that_does_not_fit_is_refused() {
         "schedule.cosine.warmup_steps = 11 is more than the 10 steps of the run\n\
          hint: lower schedule.cosine.warmup_steps or train for more steps"
     );
-    let wsd = ScheduleConfig::Wsd {
-        warmup_steps: 6,
-        decay_steps: 5,
-        min_ratio: 0.1,
-        shape: DecayShape::Linear,
-    };
+    let wsd = ScheduleConfig::Wsd { warmup_steps: 6, decay_steps: 5, min_ratio: 0.1, shape: DecayShape::Linear };
     assert!(matches!(wsd.validate(10), Err(ScheduleError::PhasesTooLong { .. })));
     assert_eq!(wsd.validate(11), Ok(()));
     for min_ratio in [-0.1, 1.1, f64::NAN] {
@@ -130,12 +110,7 @@ fn the_key_chooses_the_variant() {
     let holder: Holder = toml::from_str(text).expect("a schedule");
     assert_eq!(
         holder.schedule,
-        ScheduleConfig::Wsd {
-            warmup_steps: 1,
-            decay_steps: 2,
-            min_ratio: 0.1,
-            shape: DecayShape::Linear
-        }
+        ScheduleConfig::Wsd { warmup_steps: 1, decay_steps: 2, min_ratio: 0.1, shape: DecayShape::Linear }
     );
     let written = toml::to_string(&holder).expect("serializable");
     assert!(written.contains("shape = \"linear\""), "{written}");

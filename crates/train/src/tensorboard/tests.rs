@@ -90,8 +90,7 @@ fn crc32c_equals_published_values() {
 #[test]
 fn an_independent_reader_finds_version_and_scalars() {
     let dir = tempfile::tempdir().expect("a folder");
-    let mut writer =
-        EventWriter::create(&dir.path().join("a/b"), 1.7e9, "cupola").expect("created");
+    let mut writer = EventWriter::create(&dir.path().join("a/b"), 1.7e9, "cupola").expect("created");
     assert!(writer.path().ends_with("a/b/events.out.tfevents.1700000000.cupola"));
     writer.resume_from(300, 1.7e9 + 1.0).expect("written");
     writer.scalar("train/loss", 2.5, 1 << 40, 1.7e9 + 2.5).expect("written");
@@ -99,17 +98,13 @@ fn an_independent_reader_finds_version_and_scalars() {
 
     let time = |seconds: f64| (1, Field::Fixed64((1.7e9 + seconds).to_le_bytes()));
     let events = events(writer.path());
-    assert_eq!(
-        events[0],
-        [time(0.0), (2, Field::Varint(0)), (3, Field::Bytes(b"brain.Event:2".to_vec()))]
-    );
+    assert_eq!(events[0], [time(0.0), (2, Field::Varint(0)), (3, Field::Bytes(b"brain.Event:2".to_vec()))]);
     assert_eq!(events[1], [time(1.0), (2, Field::Varint(300)), (7, Field::Bytes(vec![8, 1]))]);
     let [at, step, (5, Field::Bytes(summary))] = &events[2][..] else { panic!("{events:?}") };
     assert_eq!((at, step), (&time(2.5), &(2, Field::Varint(1 << 40))));
     let summary = fields(summary);
     let [(1, Field::Bytes(value))] = &summary[..] else { panic!("{summary:?}") };
-    let expected =
-        [(1, Field::Bytes(b"train/loss".to_vec())), (2, Field::Fixed32(2.5f32.to_le_bytes()))];
+    let expected = [(1, Field::Bytes(b"train/loss".to_vec())), (2, Field::Fixed32(2.5f32.to_le_bytes()))];
     assert_eq!(fields(value), expected);
     assert_eq!(events.len(), 3);
 }

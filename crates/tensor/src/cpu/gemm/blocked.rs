@@ -72,11 +72,8 @@ impl Problem {
 
 /// Computes a product with loops that this machine can run.
 pub(super) fn run(loops: &'static Loops, problem: &Problem, parallel: Parallel) {
-    let n_threads = if parallel == Parallel::Serial || problem.work() < PARALLEL_WORK {
-        1
-    } else {
-        rayon::current_num_threads()
-    };
+    let n_threads =
+        if parallel == Parallel::Serial || problem.work() < PARALLEL_WORK { 1 } else { rayon::current_num_threads() };
     let plan = Plan::new(loops, problem, n_threads);
     if n_threads == 1 {
         plan.run();
@@ -132,13 +129,10 @@ impl<'a> Plan<'a> {
 
     fn run(&self) {
         let width = self.loops.max_cols;
-        let step_split =
-            Split::at_most(self.problem.k.div_ceil(self.loops.k_per_step), self.step_block(), 1);
+        let step_split = Split::at_most(self.problem.k.div_ceil(self.loops.k_per_step), self.step_block(), 1);
         let n_split = Split::at_most(self.problem.n, N_BLOCK, width);
         let most_columns = n_split.part(0).len().next_multiple_of(width);
-        let mut packed = self
-            .shares_b
-            .then(|| Scratch::take(Slot::Panel, step_split.part(0).len() * most_columns));
+        let mut packed = self.shares_b.then(|| Scratch::take(Slot::Panel, step_split.part(0).len() * most_columns));
         let packed = SharedMut(packed.as_mut().map_or(std::ptr::null_mut(), Scratch::as_mut_ptr));
         for columns in n_split.parts() {
             for steps in step_split.parts() {
@@ -221,22 +215,13 @@ impl<'a> Plan<'a> {
         let strips = Split::at_most(rows.len(), loops.max_rows, 1);
         let mut packed_a = None;
         if !self.a_in_place {
-            let dst = packed_a
-                .insert(Scratch::take(Slot::RowBlock, rows.len() * n_steps + loops.lanes))
-                .as_mut_ptr();
+            let dst = packed_a.insert(Scratch::take(Slot::RowBlock, rows.len() * n_steps + loops.lanes)).as_mut_ptr();
             for strip in strips.parts() {
                 let lanes = rows.start + strip.start..rows.start + strip.end;
                 // SAFETY: lanes and steps are inside `A`; the scratch holds a strip after the other and one vector more;
                 // the kernel is available.
                 unsafe {
-                    pack::strip(
-                        loops,
-                        a,
-                        lanes,
-                        panel.steps.clone(),
-                        strip.len(),
-                        dst.add(strip.start * n_steps),
-                    )
+                    pack::strip(loops, a, lanes, panel.steps.clone(), strip.len(), dst.add(strip.start * n_steps))
                 };
             }
         }
@@ -246,16 +231,13 @@ impl<'a> Plan<'a> {
         for column in columns.clone().step_by(loops.max_cols) {
             let n_columns = (columns.end - column).min(loops.max_cols);
             let (b, b_step_stride) = if self.shares_b {
-                let strip =
-                    panel.packed.get().wrapping_add((column - panel.columns.start) * n_steps);
+                let strip = panel.packed.get().wrapping_add((column - panel.columns.start) * n_steps);
                 (strip.cast_const(), loops.max_cols)
             } else if self.b_in_place && n_columns.is_multiple_of(loops.lanes) {
                 (b.at(column, panel.steps.start).cast(), b.k_stride)
             } else {
                 let strip = packed_b
-                    .get_or_insert_with(|| {
-                        Scratch::take(Slot::ColumnStrip, n_steps * loops.max_cols)
-                    })
+                    .get_or_insert_with(|| Scratch::take(Slot::ColumnStrip, n_steps * loops.max_cols))
                     .as_mut_ptr();
                 // SAFETY: the scratch holds a strip and is this task's own.
                 unsafe { self.pack_b_strip(panel, column, strip) };

@@ -24,9 +24,7 @@ impl Kernel {
     /// The fastest kernel of this machine.
     pub fn detect() -> Self {
         static FASTEST: OnceLock<Kernel> = OnceLock::new();
-        *FASTEST.get_or_init(|| {
-            Self::ALL.into_iter().find(|kernel| kernel.is_available()).unwrap_or(Self::Portable)
-        })
+        *FASTEST.get_or_init(|| Self::ALL.into_iter().find(|kernel| kernel.is_available()).unwrap_or(Self::Portable))
     }
 
     /// Whether this machine has the instructions.

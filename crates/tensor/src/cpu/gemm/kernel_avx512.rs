@@ -81,10 +81,7 @@ unsafe fn tile_of<const ROWS: usize, const VECTORS: usize>(t: &Tile) {
 /// As for [`tile_of`].
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn write_back<const ROWS: usize, const VECTORS: usize>(
-    t: &Tile,
-    acc: [[__m512; VECTORS]; ROWS],
-) {
+pub(super) unsafe fn write_back<const ROWS: usize, const VECTORS: usize>(t: &Tile, acc: [[__m512; VECTORS]; ROWS]) {
     let alpha = _mm512_set1_ps(t.alpha);
     let beta = _mm512_set1_ps(t.beta);
     for (i, acc) in acc.into_iter().enumerate() {
@@ -185,8 +182,7 @@ unsafe fn transpose(l: &Lanes) {
         for (lane, row) in rows.iter_mut().enumerate() {
             if lane < l.n_lanes {
                 // SAFETY: a lane of the source, masked to its steps.
-                *row =
-                    unsafe { _mm512_maskz_loadu_ps(mask, src.add(lane * l.lane_stride + start)) };
+                *row = unsafe { _mm512_maskz_loadu_ps(mask, src.add(lane * l.lane_stride + start)) };
             }
         }
         let steps = transposed(rows);

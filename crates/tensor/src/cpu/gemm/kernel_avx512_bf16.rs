@@ -140,9 +140,7 @@ unsafe fn transpose(l: &Lanes, n_pairs: usize) {
         for (lane, row) in rows.iter_mut().enumerate() {
             if lane < l.n_lanes {
                 // SAFETY: a lane of the source, masked to its pairs.
-                let pairs = unsafe {
-                    _mm512_maskz_loadu_epi32(mask, src.add(lane * l.lane_stride + 2 * start).cast())
-                };
+                let pairs = unsafe { _mm512_maskz_loadu_epi32(mask, src.add(lane * l.lane_stride + 2 * start).cast()) };
                 *row = _mm512_castsi512_ps(pairs);
             }
         }
@@ -165,8 +163,7 @@ unsafe fn gather(l: &Lanes) {
         let mut step = [0u32; LANES];
         for (lane, pair) in step.iter_mut().enumerate().take(l.n_lanes) {
             // SAFETY: inside the source.
-            let at =
-                |k: usize| unsafe { u32::from(*src.add(lane * l.lane_stride + k * l.k_stride)) };
+            let at = |k: usize| unsafe { u32::from(*src.add(lane * l.lane_stride + k * l.k_stride)) };
             *pair = at(2 * p) | if 2 * p + 1 < l.n_k { at(2 * p + 1) << 16 } else { 0 };
         }
         // SAFETY: `dst` has room for a whole vector at each step.
@@ -226,9 +223,7 @@ unsafe fn dots_at<const M: usize, const N: usize>(d: &Dots, j: usize) {
         let w = d.w.cast::<i16>().add(j * d.w_stride);
         for p in (0..d.k).step_by(PAIRED_LANES) {
             let mask = u32::MAX >> (PAIRED_LANES - (d.k - p).min(PAIRED_LANES));
-            let load = |row: *const i16| {
-                transmute::<__m512i, __m512bh>(_mm512_maskz_loadu_epi16(mask, row.add(p)))
-            };
+            let load = |row: *const i16| transmute::<__m512i, __m512bh>(_mm512_maskz_loadu_epi16(mask, row.add(p)));
             let mut w_vectors = [load(w); N];
             for (jj, vector) in w_vectors.iter_mut().enumerate().skip(1) {
                 *vector = load(w.add(jj * d.w_stride));

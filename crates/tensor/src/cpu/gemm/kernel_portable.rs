@@ -110,10 +110,8 @@ unsafe fn dots(d: &Dots) {
         for i in 0..d.m {
             // SAFETY: row `i` of `x` and row `j` of `w` have `k` contiguous elements; `c` has element (i, j).
             unsafe {
-                let x = std::slice::from_raw_parts(d.x.cast::<f32>().add(i * d.x_stride), d.k)
-                    .as_chunks::<LANES>();
-                let w = std::slice::from_raw_parts(d.w.cast::<f32>().add(j * d.w_stride), d.k)
-                    .as_chunks::<LANES>();
+                let x = std::slice::from_raw_parts(d.x.cast::<f32>().add(i * d.x_stride), d.k).as_chunks::<LANES>();
+                let w = std::slice::from_raw_parts(d.w.cast::<f32>().add(j * d.w_stride), d.k).as_chunks::<LANES>();
                 let mut sums = [0.0f32; LANES];
                 for (x, w) in x.0.iter().zip(w.0) {
                     for lane in 0..LANES {
@@ -123,12 +121,7 @@ unsafe fn dots(d: &Dots) {
                 for (sum, (x, w)) in sums.iter_mut().zip(x.1.iter().zip(w.1)) {
                     *sum += x * w;
                 }
-                update(
-                    d.c.add(i * d.c_i_stride + j * d.c_j_stride),
-                    d.alpha,
-                    sums.iter().sum(),
-                    d.beta,
-                );
+                update(d.c.add(i * d.c_i_stride + j * d.c_j_stride), d.alpha, sums.iter().sum(), d.beta);
             }
         }
     }

@@ -111,17 +111,7 @@ pub enum Parallel {
 /// If a view does not hold its matrix, or rows of `c` overlap.
 #[track_caller]
 #[expect(clippy::too_many_arguments, reason = "the signature of BLAS, known to every reader")]
-pub fn gemm(
-    m: usize,
-    n: usize,
-    k: usize,
-    alpha: f32,
-    a: MatRef,
-    b: MatRef,
-    beta: f32,
-    c: MatMut,
-    parallel: Parallel,
-) {
+pub fn gemm(m: usize, n: usize, k: usize, alpha: f32, a: MatRef, b: MatRef, beta: f32, c: MatMut, parallel: Parallel) {
     gemm_with(Kernel::detect(), Product { m, n, k, alpha, a, b, beta, c }, parallel);
 }
 
@@ -174,10 +164,7 @@ impl<T: Copy> Product<'_, T> {
         let Self { m, n, k, alpha, a, b, ref c, .. } = *self;
         check_view("c", [m, n], c.data.len(), c.row_stride, 1);
         let stride = c.row_stride;
-        assert!(
-            m <= 1 || n <= stride,
-            "gemm: c is [{m}, {n}], its row stride {stride} makes rows overlap"
-        );
+        assert!(m <= 1 || n <= stride, "gemm: c is [{m}, {n}], its row stride {stride} makes rows overlap");
         if m == 0 || n == 0 || k == 0 || alpha == 0.0 {
             return true;
         }
@@ -189,13 +176,7 @@ impl<T: Copy> Product<'_, T> {
 
 /// Asserts that the last element of a view lies inside its slice.
 #[track_caller]
-fn check_view(
-    name: &str,
-    [rows, cols]: [usize; 2],
-    len: usize,
-    row_stride: usize,
-    col_stride: usize,
-) {
+fn check_view(name: &str, [rows, cols]: [usize; 2], len: usize, row_stride: usize, col_stride: usize) {
     if rows == 0 || cols == 0 {
         return;
     }

@@ -4,16 +4,7 @@ use super::{MatMut, MatRef};
 
 /// `C ← beta·C + alpha·A·B` in double precision, rounded once at the end.
 #[expect(clippy::too_many_arguments, reason = "the arguments of the product it defines")]
-pub(super) fn naive(
-    m: usize,
-    n: usize,
-    k: usize,
-    alpha: f32,
-    a: MatRef,
-    b: MatRef,
-    beta: f32,
-    c: MatMut,
-) {
+pub(super) fn naive(m: usize, n: usize, k: usize, alpha: f32, a: MatRef, b: MatRef, beta: f32, c: MatMut) {
     for i in 0..m {
         for j in 0..n {
             let mut sum = 0.0;
@@ -29,6 +20,5 @@ pub(super) fn naive(
 }
 
 fn a_times_b(a: MatRef, b: MatRef, i: usize, j: usize, p: usize) -> f64 {
-    f64::from(a.data[i * a.row_stride + p * a.col_stride])
-        * f64::from(b.data[p * b.row_stride + j * b.col_stride])
+    f64::from(a.data[i * a.row_stride + p * a.col_stride]) * f64::from(b.data[p * b.row_stride + j * b.col_stride])
 }

@@ -23,14 +23,13 @@ const TASKS_PER_THREAD: usize = 4;
 pub(super) fn run(loops: &'static Loops, problem: &Problem, parallel: Parallel) -> bool {
     let &Problem { m, n, k, alpha, a, b, beta, c, c_row_stride } = problem;
     // Few rows of A against the columns of B, or few columns of B against the rows of A.
-    let (n_few, few, n_many, many, c_few_stride, c_many_stride) =
-        if m <= MAX_DOT_ROWS && b.k_stride == 1 && m <= n {
-            (m, a, n, b, c_row_stride, 1)
-        } else if n <= MAX_DOT_ROWS && a.k_stride == 1 && n < m {
-            (n, b, m, a, 1, c_row_stride)
-        } else {
-            return false;
-        };
+    let (n_few, few, n_many, many, c_few_stride, c_many_stride) = if m <= MAX_DOT_ROWS && b.k_stride == 1 && m <= n {
+        (m, a, n, b, c_row_stride, 1)
+    } else if n <= MAX_DOT_ROWS && a.k_stride == 1 && n < m {
+        (n, b, m, a, 1, c_row_stride)
+    } else {
+        return false;
+    };
 
     let mut copy;
     let x = if few.k_stride == 1 {

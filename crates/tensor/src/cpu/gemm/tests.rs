@@ -8,8 +8,7 @@ use super::*;
 fn random(len: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(2).wrapping_add(1);
     let mut next = || {
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     };
     (0..len).map(|_| next()).collect()
@@ -41,11 +40,7 @@ impl Layout {
 /// Exactly as many elements as the layout needs, so that a read behind the end shows up under a sanitizer.
 fn matrix(rows: usize, cols: usize, layout: Layout, seed: u64) -> (Vec<f32>, [usize; 2]) {
     let [row_stride, col_stride] = layout.strides(rows, cols);
-    let len = if rows == 0 || cols == 0 {
-        0
-    } else {
-        (rows - 1) * row_stride + (cols - 1) * col_stride + 1
-    };
+    let len = if rows == 0 || cols == 0 { 0 } else { (rows - 1) * row_stride + (cols - 1) * col_stride + 1 };
     (random(len, seed), [row_stride, col_stride])
 }
 
@@ -79,9 +74,7 @@ fn check(case: Case) {
     let Case { m, n, k, alpha, beta, .. } = case;
     let a = matrix(m, k, case.a, 1);
     let b = matrix(k, n, case.b, 2);
-    let magnitude = |matrix: &(Vec<f32>, [usize; 2])| {
-        (matrix.0.iter().map(|x| x.abs()).collect::<Vec<_>>(), matrix.1)
-    };
+    let magnitude = |matrix: &(Vec<f32>, [usize; 2])| (matrix.0.iter().map(|x| x.abs()).collect::<Vec<_>>(), matrix.1);
     let (abs_a, abs_b) = (magnitude(&a), magnitude(&b));
     let row_stride = n + case.c_gap;
     let before = random(m * row_stride, 3);
@@ -103,8 +96,7 @@ fn check(case: Case) {
             gemm_with(kernel, product, parallel);
             for (idx, (&got, &want)) in c.iter().zip(&expected).enumerate() {
                 let (i, j) = (idx / row_stride, idx % row_stride);
-                let tolerance =
-                    if j < n { (k + 4) as f32 * f32::EPSILON * bound[idx] } else { 0.0 };
+                let tolerance = if j < n { (k + 4) as f32 * f32::EPSILON * bound[idx] } else { 0.0 };
                 assert!(
                     (got - want).abs() <= tolerance,
                     "{} {parallel:?} {case:?}: c[{i}, {j}] is {got}, not {want} ± {tolerance}",
@@ -138,9 +130,7 @@ fn products_of_all_small_sizes_equal_the_definition() {
 fn all_strides_equal_the_definition() {
     for a in LAYOUTS {
         for b in LAYOUTS {
-            for (m, n, k) in
-                [(1, 40, 37), (5, 3, 70), (8, 33, 16), (16, 20, 9), (30, 70, 33), (100, 67, 20)]
-            {
+            for (m, n, k) in [(1, 40, 37), (5, 3, 70), (8, 33, 16), (16, 20, 9), (30, 70, 33), (100, 67, 20)] {
                 check(Case { a, b, c_gap: 2, ..dense(m, n, k) });
             }
         }
@@ -162,8 +152,7 @@ fn alpha_and_beta_scale_as_defined() {
 
 #[test]
 fn products_of_several_blocks_equal_the_definition() {
-    for (m, n, k) in [(200, 150, 1100), (401, 70, 600), (3, 5000, 40), (70, 4200, 30), (9, 9000, 7)]
-    {
+    for (m, n, k) in [(200, 150, 1100), (401, 70, 600), (3, 5000, 40), (70, 4200, 30), (9, 9000, 7)] {
         for b in [Layout::Rows { gap: 0 }, Layout::Columns { gap: 0 }] {
             check(Case { b, alpha: 0.5, beta: 2.0, ..dense(m, n, k) });
         }
@@ -192,40 +181,22 @@ proptest! {
 fn results_are_the_same_bits_on_any_number_of_threads() {
     let rows = Layout::Rows { gap: 0 };
     let columns = Layout::Columns { gap: 0 };
-    for (m, n, k) in
-        [(300, 260, 700), (1000, 40, 100), (2, 3000, 500), (130, 4500, 64), (3000, 4, 333)]
-    {
+    for (m, n, k) in [(300, 260, 700), (1000, 40, 100), (2, 3000, 500), (130, 4500, 64), (3000, 4, 333)] {
         for (a, b) in [(rows, rows), (rows, columns), (columns, rows), (columns, columns)] {
             let (a, b) = (matrix(m, k, a, 4), matrix(k, n, b, 5));
             for kernel in Kernel::ALL.into_iter().filter(|kernel| kernel.is_available()) {
                 let product = |parallel| {
                     let mut c = random(m * n, 6);
                     let out = MatMut::row_major(&mut c, n);
-                    let product = Product {
-                        m,
-                        n,
-                        k,
-                        alpha: 0.7,
-                        a: view(&a),
-                        b: view(&b),
-                        beta: 0.3,
-                        c: out,
-                    };
+                    let product = Product { m, n, k, alpha: 0.7, a: view(&a), b: view(&b), beta: 0.3, c: out };
                     gemm_with(kernel, product, parallel);
                     c.iter().map(|x| x.to_bits()).collect::<Vec<_>>()
                 };
                 let serial = product(Parallel::Serial);
                 for n_threads in 1..=3 {
-                    let pool = rayon::ThreadPoolBuilder::new()
-                        .num_threads(n_threads)
-                        .build()
-                        .expect("threads");
+                    let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().expect("threads");
                     let parallel = pool.install(|| product(Parallel::Rayon));
-                    assert!(
-                        parallel == serial,
-                        "{} [{m}, {n}, {k}] on {n_threads} threads",
-                        kernel.name()
-                    );
+                    assert!(parallel == serial, "{} [{m}, {n}, {k}] on {n_threads} threads", kernel.name());
                 }
             }
         }
@@ -258,17 +229,7 @@ fn a_view_larger_than_its_slice_is_refused() {
     let run = |a: MatRef, b: MatRef, c_len: usize, c_stride: usize| {
         let mut c = vec![0.0; c_len];
         std::panic::catch_unwind(move || {
-            gemm(
-                3,
-                3,
-                4,
-                1.0,
-                a,
-                b,
-                0.0,
-                MatMut { data: &mut c, row_stride: c_stride },
-                Parallel::Serial,
-            );
+            gemm(3, 3, 4, 1.0, a, b, 0.0, MatMut { data: &mut c, row_stride: c_stride }, Parallel::Serial);
         })
         .is_err()
     };
@@ -289,10 +250,7 @@ fn a_split_covers_its_range_once_in_nearly_equal_parts() {
             for unit in [1, 4, 16] {
                 let split = split::Split::at_most(len, max, unit);
                 let parts: Vec<_> = split.parts().collect();
-                assert_eq!(
-                    parts.iter().cloned().flatten().collect::<Vec<_>>(),
-                    (0..len).collect::<Vec<_>>()
-                );
+                assert_eq!(parts.iter().cloned().flatten().collect::<Vec<_>>(), (0..len).collect::<Vec<_>>());
                 assert!(parts.iter().all(|part| !part.is_empty() && part.len() <= max.max(unit)));
                 assert!(parts.iter().all(|part| part.start % unit == 0));
                 let units = parts.iter().map(|part| part.len().div_ceil(unit));
@@ -327,11 +285,8 @@ fn bf16_products_equal_the_definition() {
 }
 
 fn check_bf16(m: usize, n: usize, k: usize, a: (Vec<f32>, [usize; 2]), b: (Vec<f32>, [usize; 2])) {
-    let narrow = |matrix: &(Vec<f32>, [usize; 2])| {
-        matrix.0.iter().map(|&x| bf16::from_f32(x)).collect::<Vec<_>>()
-    };
-    let widen =
-        |data: &[bf16], strides| (data.iter().map(|x| x.to_f32()).collect::<Vec<_>>(), strides);
+    let narrow = |matrix: &(Vec<f32>, [usize; 2])| matrix.0.iter().map(|&x| bf16::from_f32(x)).collect::<Vec<_>>();
+    let widen = |data: &[bf16], strides| (data.iter().map(|x| x.to_f32()).collect::<Vec<_>>(), strides);
     let (a_data, b_data) = (narrow(&a), narrow(&b));
     let (a, b) = (widen(&a_data, a.1), widen(&b_data, b.1));
     let before = random(m * n, 3);
@@ -345,10 +300,7 @@ fn check_bf16(m: usize, n: usize, k: usize, a: (Vec<f32>, [usize; 2]), b: (Vec<f
         if native {
             gemm_bf16(m, n, k, 0.5, a, b, 0.3, out, parallel);
         } else {
-            super::bf16::widened(
-                Product { m, n, k, alpha: 0.5, a, b, beta: 0.3, c: out },
-                parallel,
-            );
+            super::bf16::widened(Product { m, n, k, alpha: 0.5, a, b, beta: 0.3, c: out }, parallel);
         }
         c
     };
@@ -358,10 +310,7 @@ fn check_bf16(m: usize, n: usize, k: usize, a: (Vec<f32>, [usize; 2]), b: (Vec<f
         for (got, want) in c.iter().zip(&expected) {
             // Operands are below 1 in size, so `k` bounds the sum of products.
             let tolerance = (k + 4) as f32 * f32::EPSILON * (k as f32 + 1.0);
-            assert!(
-                (got - want).abs() <= tolerance,
-                "[{m}, {n}, {k}]: {got}, not {want} ± {tolerance}"
-            );
+            assert!((got - want).abs() <= tolerance, "[{m}, {n}, {k}]: {got}, not {want} ± {tolerance}");
         }
     }
 }

@@ -26,11 +26,7 @@ fn each_equals_pytorch() {
         let [y, dx] = both(&golden.get("x"), &golden.get("dy"), kind);
         let tolerance = Tolerance { absolute: 1e-6, relative: 1e-6 };
         assert_close(&y, &golden.get(&format!("{name}.y")), tolerance);
-        assert_close(
-            &dx,
-            &golden.get(&format!("{name}.dx")),
-            Tolerance { absolute: 3e-6, relative: 3e-6 },
-        );
+        assert_close(&dx, &golden.get(&format!("{name}.dx")), Tolerance { absolute: 3e-6, relative: 3e-6 });
     }
 }
 
@@ -50,10 +46,7 @@ fn each_equals_its_formula_at_a_hundred_thousand_points() {
     for (kind, _) in ALL {
         let exact = |x: f64| match kind {
             Activation::GeluTanh => {
-                0.5 * x
-                    * (1.0
-                        + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3)))
-                            .tanh())
+                0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh())
             }
             Activation::GeluErf => 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2)),
             Activation::Silu => x / (1.0 + (-x).exp()),

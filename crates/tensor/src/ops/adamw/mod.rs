@@ -53,11 +53,7 @@ pub fn adamw(
     settings: &AdamW,
 ) {
     let shape = parameter.shape();
-    let others = [
-        ("gradient", gradient),
-        ("first moment", &*first_moment),
-        ("second moment", &*second_moment),
-    ];
+    let others = [("gradient", gradient), ("first moment", &*first_moment), ("second moment", &*second_moment)];
     for (name, other) in others {
         assert!(
             other.shape() == shape,

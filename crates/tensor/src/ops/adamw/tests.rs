@@ -5,15 +5,8 @@ use crate::DType;
 use crate::testing::{Golden, Tolerance, assert_close, random};
 
 /// The settings of the golden numbers.
-const SETTINGS: AdamW = AdamW {
-    learning_rate: 3e-3,
-    beta1: 0.9,
-    beta2: 0.95,
-    eps: 1e-8,
-    weight_decay: 0.1,
-    step: 1,
-    grad_scale: 1.0,
-};
+const SETTINGS: AdamW =
+    AdamW { learning_rate: 3e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, step: 1, grad_scale: 1.0 };
 
 /// A parameter with its moments.
 struct State {
@@ -30,13 +23,7 @@ impl State {
     }
 
     fn update(&mut self, gradient: &Tensor, settings: &AdamW) {
-        adamw(
-            &mut self.parameter,
-            gradient,
-            &mut self.first_moment,
-            &mut self.second_moment,
-            settings,
-        );
+        adamw(&mut self.parameter, gradient, &mut self.first_moment, &mut self.second_moment, settings);
     }
 }
 
@@ -47,9 +34,7 @@ fn ten_steps_equal_pytorch() {
     let (gradients, parameters) = (golden.get("gradients"), golden.get("parameters"));
     let n = state.parameter.len();
     let tolerance = Tolerance { absolute: 1e-6, relative: 1e-6 };
-    for (i, (gradient, expected)) in
-        gradients.f32s().chunks(n).zip(parameters.f32s().chunks(n)).enumerate()
-    {
+    for (i, (gradient, expected)) in gradients.f32s().chunks(n).zip(parameters.f32s().chunks(n)).enumerate() {
         let gradient = Tensor::from_f32(&[7, 13], gradient.to_vec());
         state.update(&gradient, &AdamW { step: i as u64 + 1, ..SETTINGS });
         assert_close(&state.parameter, &Tensor::from_f32(&[7, 13], expected.to_vec()), tolerance);
@@ -68,20 +53,10 @@ fn three_steps_by_hand_come_out() {
     for (weight_decay, expected) in cases {
         let mut state = State::new(&Tensor::full(&[1], 1.0));
         for (i, (gradient, expected)) in [0.1, -0.2, 0.3].into_iter().zip(expected).enumerate() {
-            let settings = AdamW {
-                learning_rate: 1e-3,
-                beta2: 0.999,
-                weight_decay,
-                step: i as u64 + 1,
-                ..SETTINGS
-            };
+            let settings = AdamW { learning_rate: 1e-3, beta2: 0.999, weight_decay, step: i as u64 + 1, ..SETTINGS };
             state.update(&Tensor::full(&[1], gradient), &settings);
             let found = f64::from(state.parameter.item());
-            assert!(
-                (found - expected).abs() < 1e-6,
-                "step {}: {found}, expected {expected}",
-                i + 1
-            );
+            assert!((found - expected).abs() < 1e-6, "step {}: {found}, expected {expected}", i + 1);
         }
     }
 }
@@ -100,8 +75,7 @@ fn each_element_follows_the_formula_in_f64() {
                 theta *= 1.0 - 3e-3 * 0.1;
                 m = 0.9 * m + 0.1 * g;
                 v = 0.95 * v + 0.05 * g * g;
-                let (m_hat, v_hat) =
-                    (m / (1.0 - 0.9f64.powi(step)), v / (1.0 - 0.95f64.powi(step)));
+                let (m_hat, v_hat) = (m / (1.0 - 0.9f64.powi(step)), v / (1.0 - 0.95f64.powi(step)));
                 theta -= 3e-3 * m_hat / (v_hat.sqrt() + 1e-8);
             }
             theta as f32

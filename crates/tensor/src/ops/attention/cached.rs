@@ -22,15 +22,8 @@ pub fn cached_attention(
 ) -> Tensor {
     let (b, t) = heads.check("cached_attention", qkv_btc);
     let kv_width = heads.kv_width();
-    assert!(
-        b == 1,
-        "cached_attention: a cache holds one sequence, but qkv is {:?}",
-        qkv_btc.shape()
-    );
-    assert!(
-        !qkv_btc.is_tracked(),
-        "cached_attention: no gradient flows through a cache, but qkv is tracked"
-    );
+    assert!(b == 1, "cached_attention: a cache holds one sequence, but qkv is {:?}", qkv_btc.shape());
+    assert!(!qkv_btc.is_tracked(), "cached_attention: no gradient flows through a cache, but qkv is tracked");
     assert!(
         keys.len() == values.len() && keys.len().is_multiple_of(kv_width),
         "cached_attention: the cache must hold as many keys as values in rows of {kv_width}, not {} and {} elements",

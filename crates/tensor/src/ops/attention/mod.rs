@@ -34,10 +34,8 @@ pub use heads::Heads;
 pub fn attention(qkv_btc: &Tensor, heads: &Heads, scale: f32) -> Tensor {
     let (b, t) = heads.check("attention", qkv_btc);
     let mut y = Tensor::unspecified(&[b, t, heads.q_width()], DType::F32);
-    let mut log_sum_exp =
-        Tensor::unspecified(&[b, heads.n_kv_heads, t, heads.queries_per_kv()], DType::F32);
-    let sequences: Vec<_> =
-        (0..b).map(|batch| cpu::Sequence::of_fused(qkv_btc.f32s(), heads, batch, t)).collect();
+    let mut log_sum_exp = Tensor::unspecified(&[b, heads.n_kv_heads, t, heads.queries_per_kv()], DType::F32);
+    let sequences: Vec<_> = (0..b).map(|batch| cpu::Sequence::of_fused(qkv_btc.f32s(), heads, batch, t)).collect();
     cpu::forward(&sequences, heads, scale, y.f32s_mut(), log_sum_exp.f32s_mut());
 
     let (qkv_, y_, heads) = (qkv_btc.clone(), y.clone(), *heads);

@@ -12,11 +12,7 @@ struct Columns {
 
 fn columns(heads: &Heads, head: usize) -> Columns {
     let (e, kv_head) = (heads.head_dim, head / heads.queries_per_kv());
-    Columns {
-        q: head * e,
-        k: heads.q_width() + kv_head * e,
-        v: heads.q_width() + heads.kv_width() + kv_head * e,
-    }
+    Columns { q: head * e, k: heads.q_width() + kv_head * e, v: heads.q_width() + heads.kv_width() + kv_head * e }
 }
 
 /// The probabilities `P_ij`, `j ≤ i`, of one query.
@@ -63,8 +59,7 @@ pub(super) fn backward(dy: &Tensor, qkv: &Tensor, heads: &Heads, scale: f32) -> 
     let (e, width, scale) = (heads.head_dim, heads.qkv_width(), f64::from(scale));
     let mut dqkv = vec![0.0f64; qkv.len()];
     let dys = dy.f32s().chunks_exact(t * heads.q_width());
-    for ((qkv, dy), dqkv) in sequences(qkv, heads, t).zip(dys).zip(dqkv.chunks_exact_mut(t * width))
-    {
+    for ((qkv, dy), dqkv) in sequences(qkv, heads, t).zip(dys).zip(dqkv.chunks_exact_mut(t * width)) {
         for head in 0..heads.n_heads {
             let at = columns(heads, head);
             for i in 0..t {

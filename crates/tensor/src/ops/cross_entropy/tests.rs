@@ -26,12 +26,7 @@ fn some_targets(n: usize, v: usize) -> Tensor {
 #[test]
 fn it_equals_pytorch() {
     let golden = Golden::load(concat!(env!("CARGO_MANIFEST_DIR"), "/golden"), "cross_entropy");
-    let targets = golden
-        .get("targets")
-        .f32s()
-        .iter()
-        .map(|&x| if x < 0.0 { IGNORED } else { x as u32 })
-        .collect();
+    let targets = golden.get("targets").f32s().iter().map(|&x| if x < 0.0 { IGNORED } else { x as u32 }).collect();
     let targets = Tensor::from_u32(&[11], targets);
     let logits = golden.get("logits").tracked();
     let loss = cross_entropy(&logits, &targets, 7.0);
@@ -46,10 +41,7 @@ fn the_loss_equals_the_definition() {
         let (logits, targets) = (random(&[n, v], 1), some_targets(n, v));
         let expected = by_definition(&logits, targets.u32s(), 3.0);
         let found = f64::from(cross_entropy(&logits, &targets, 3.0).item());
-        assert!(
-            (found - expected).abs() <= 1e-6 * (1.0 + expected),
-            "[{n}, {v}]: {found}, expected {expected}"
-        );
+        assert!((found - expected).abs() <= 1e-6 * (1.0 + expected), "[{n}, {v}]: {found}, expected {expected}");
     }
 }
 

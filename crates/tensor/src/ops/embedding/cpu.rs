@@ -25,8 +25,7 @@ pub(super) fn scatter_add(dtable: &mut [f32], beta: f32, ids: &[u32], dy: &[f32]
         return;
     }
     // Sorted by id, each task finds the occurrences of its range of ids next to each other.
-    let mut occurrences: Vec<(u32, usize)> =
-        ids.iter().enumerate().map(|(i, &id)| (id, i)).collect();
+    let mut occurrences: Vec<(u32, usize)> = ids.iter().enumerate().map(|(i, &id)| (id, i)).collect();
     occurrences.par_sort_unstable();
 
     let rows = rows_per_task(d);

@@ -19,9 +19,7 @@ use crate::{DType, Tensor};
 /// If the table is not a matrix, or an id is `v` or larger.
 #[track_caller]
 pub fn embedding(ids: &Tensor, table_vd: &Tensor) -> Tensor {
-    let &[v, d] = table_vd.shape() else {
-        panic!("embedding: the table must be [v, d], not {:?}", table_vd.shape())
-    };
+    let &[v, d] = table_vd.shape() else { panic!("embedding: the table must be [v, d], not {:?}", table_vd.shape()) };
     for (position, &id) in ids.u32s().iter().enumerate() {
         assert!(
             (id as usize) < v,

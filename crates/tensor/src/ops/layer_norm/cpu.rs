@@ -23,13 +23,7 @@ pub(super) struct Saved<'a> {
 }
 
 /// Writes all outputs.
-pub(super) fn forward(
-    outputs: Outputs<'_>,
-    x: &[f32],
-    gain: &[f32],
-    bias: Option<&[f32]>,
-    eps: f32,
-) {
+pub(super) fn forward(outputs: Outputs<'_>, x: &[f32], gain: &[f32], bias: Option<&[f32]>, eps: f32) {
     let d = gain.len();
     if x.is_empty() {
         return;
@@ -40,9 +34,7 @@ pub(super) fn forward(
         .par_chunks_mut(rows * d)
         .zip(outputs.mean.par_chunks_mut(rows).zip(outputs.inv_std.par_chunks_mut(rows)))
         .zip(x.par_chunks(rows * d))
-        .for_each(|((y, (mean, inv_std)), x)| {
-            forward_rows(Outputs { y, mean, inv_std }, x, gain, bias, eps)
-        });
+        .for_each(|((y, (mean, inv_std)), x)| forward_rows(Outputs { y, mean, inv_std }, x, gain, bias, eps));
 }
 
 multiversion! {
@@ -66,14 +58,7 @@ multiversion! {
 ///
 /// With `x̂ = (x − mean) · inv_std` and `g = gain · dy`: `dgain = Σ_rows dy · x̂`, `dbias = Σ_rows dy`, and
 /// `dx = (g − mean(g) − x̂ · mean(g·x̂)) · inv_std`.
-pub(super) fn backward(
-    dx: &mut [f32],
-    beta: f32,
-    dgain: &mut [f32],
-    dbias: &mut [f32],
-    dy: &[f32],
-    saved: &Saved<'_>,
-) {
+pub(super) fn backward(dx: &mut [f32], beta: f32, dgain: &mut [f32], dbias: &mut [f32], dy: &[f32], saved: &Saved<'_>) {
     let d = saved.gain.len();
     if dx.is_empty() {
         dgain.fill(0.0);
@@ -127,9 +112,7 @@ pub(super) mod reference {
         let mut y = Vec::new();
         for x in x.chunks_exact(gain.len()) {
             let (x_hat, _) = normalised(x, eps);
-            y.extend(
-                (0..x.len()).map(|i| (f64::from(gain[i]) * x_hat[i] + f64::from(bias[i])) as f32),
-            );
+            y.extend((0..x.len()).map(|i| (f64::from(gain[i]) * x_hat[i] + f64::from(bias[i])) as f32));
         }
         y
     }
@@ -140,29 +123,22 @@ pub(super) mod reference {
         let (mut dx, mut dgain, mut dbias) = (Vec::new(), vec![0.0; d], vec![0.0; d]);
         for (dy, x) in dy.chunks_exact(d).zip(x.chunks_exact(d)) {
             let (x_hat, inv_std) = normalised(x, eps);
-            let g: Vec<f64> =
-                dy.iter().zip(gain).map(|(&dy, &g)| f64::from(dy) * f64::from(g)).collect();
+            let g: Vec<f64> = dy.iter().zip(gain).map(|(&dy, &g)| f64::from(dy) * f64::from(g)).collect();
             let mean_g = g.iter().sum::<f64>() / d as f64;
-            let mean_g_x_hat =
-                g.iter().zip(&x_hat).map(|(g, x_hat)| g * x_hat).sum::<f64>() / d as f64;
+            let mean_g_x_hat = g.iter().zip(&x_hat).map(|(g, x_hat)| g * x_hat).sum::<f64>() / d as f64;
             for i in 0..d {
                 dgain[i] += f64::from(dy[i]) * x_hat[i];
                 dbias[i] += f64::from(dy[i]);
                 dx.push(((g[i] - mean_g - x_hat[i] * mean_g_x_hat) * inv_std) as f32);
             }
         }
-        [
-            dx,
-            dgain.into_iter().map(|x| x as f32).collect(),
-            dbias.into_iter().map(|x| x as f32).collect(),
-        ]
+        [dx, dgain.into_iter().map(|x| x as f32).collect(), dbias.into_iter().map(|x| x as f32).collect()]
     }
 
     /// `x̂` and `1/√(var + eps)`.
     fn normalised(x: &[f32], eps: f32) -> (Vec<f64>, f64) {
         let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / x.len() as f64;
-        let variance =
-            x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / x.len() as f64;
+        let variance = x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / x.len() as f64;
         let inv_std = 1.0 / (variance + f64::from(eps)).sqrt();
         (x.iter().map(|&x| (f64::from(x) - mean) * inv_std).collect(), inv_std)
     }

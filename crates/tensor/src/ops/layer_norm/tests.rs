@@ -18,8 +18,7 @@ fn all(x: &Tensor, gain: &Tensor, bias: &Tensor, dy: &Tensor, eps: f32) -> [Tens
 fn it_equals_pytorch() {
     let golden = Golden::load(concat!(env!("CARGO_MANIFEST_DIR"), "/golden"), "layer_norm");
     let [x, gain, bias, dy] = ["x", "gain", "bias", "dy"].map(|name| golden.get(name));
-    for (found, name) in all(&x, &gain, &bias, &dy, 1e-5).iter().zip(["y", "dx", "dgain", "dbias"])
-    {
+    for (found, name) in all(&x, &gain, &bias, &dy, 1e-5).iter().zip(["y", "dx", "dgain", "dbias"]) {
         assert_close(found, &golden.get(name), Tolerance::of(DType::F32));
     }
 }
@@ -27,14 +26,12 @@ fn it_equals_pytorch() {
 #[test]
 fn it_equals_the_reference() {
     for (n, d) in [(1, 1), (3, 17), (1000, 3), (100, 100), (7, 1000), (20, 20_000), (2000, 33)] {
-        let (x, gain, bias, dy) =
-            (random(&[n, d], 1), random(&[d], 2), random(&[d], 4), random(&[n, d], 3));
+        let (x, gain, bias, dy) = (random(&[n, d], 1), random(&[d], 2), random(&[d], 4), random(&[n, d], 3));
         let [y, dx, dgain, dbias] = all(&x, &gain, &bias, &dy, 1e-2);
         let tolerance = Tolerance { absolute: 1e-5, relative: 1e-4 };
         let expected = reference::forward(x.f32s(), gain.f32s(), bias.f32s(), 1e-2);
         assert_close(&y, &Tensor::from_f32(&[n, d], expected), tolerance);
-        let [expected_dx, expected_dgain, expected_dbias] =
-            reference::backward(dy.f32s(), x.f32s(), gain.f32s(), 1e-2);
+        let [expected_dx, expected_dgain, expected_dbias] = reference::backward(dy.f32s(), x.f32s(), gain.f32s(), 1e-2);
         assert_close(&dx, &Tensor::from_f32(&[n, d], expected_dx), tolerance);
         // Sums over n terms of either sign.
         let tolerance = Tolerance { absolute: 1e-6 * n as f32 + 1e-6, relative: 1e-5 };
@@ -53,10 +50,7 @@ fn gradients_equal_finite_differences() {
 
 #[test]
 fn gradients_without_bias_equal_finite_differences() {
-    check_gradients(
-        |[x, gain]| layer_norm(x, gain, None, 1e-5),
-        [random(&[3, 8], 1), random(&[8], 2)],
-    );
+    check_gradients(|[x, gain]| layer_norm(x, gain, None, 1e-5), [random(&[3, 8], 1), random(&[8], 2)]);
 }
 
 #[test]
@@ -68,31 +62,23 @@ fn gradients_of_a_residual_branch_add_up() {
 #[test]
 fn parameters_over_a_constant_get_their_gradients() {
     let x = random(&[3, 8], 1);
-    check_gradients(
-        |[gain, bias]| layer_norm(&x, gain, Some(bias), 1e-5),
-        [random(&[8], 2), random(&[8], 3)],
-    );
+    check_gradients(|[gain, bias]| layer_norm(&x, gain, Some(bias), 1e-5), [random(&[8], 2), random(&[8], 3)]);
 }
 
 #[test]
 fn a_large_mean_does_not_hurt_the_variance() {
     let small = random(&[4, 100], 1);
     // A multiple of 1/64 plus 4096 is exact in f32.
-    let small = Tensor::from_f32(
-        &[4, 100],
-        small.f32s().iter().map(|x| (x * 64.0).round() / 64.0).collect(),
-    );
+    let small = Tensor::from_f32(&[4, 100], small.f32s().iter().map(|x| (x * 64.0).round() / 64.0).collect());
     let large = Tensor::from_f32(&[4, 100], small.f32s().iter().map(|x| x + 4096.0).collect());
     let gain = Tensor::full(&[100], 1.0);
-    let (found, expected) =
-        (layer_norm(&large, &gain, None, 1e-5), layer_norm(&small, &gain, None, 1e-5));
+    let (found, expected) = (layer_norm(&large, &gain, None, 1e-5), layer_norm(&small, &gain, None, 1e-5));
     assert_close(&found, &expected, Tolerance { absolute: 1e-3, relative: 0.0 });
 }
 
 #[test]
 fn bits_do_not_depend_on_the_number_of_threads() {
-    let (x, gain, bias, dy) =
-        (random(&[900, 65], 1), random(&[65], 2), random(&[65], 4), random(&[900, 65], 3));
+    let (x, gain, bias, dy) = (random(&[900, 65], 1), random(&[65], 2), random(&[65], 4), random(&[900, 65], 3));
     let on = |n_threads| {
         let pool = ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
         pool.install(|| all(&x, &gain, &bias, &dy, 1e-6))
@@ -106,8 +92,7 @@ fn bits_do_not_depend_on_the_number_of_threads() {
 
 #[test]
 fn no_rows_give_zero_gradients_of_the_parameters() {
-    let [y, dx, dgain, dbias] =
-        all(&random(&[0, 5], 1), &random(&[5], 2), &random(&[5], 4), &random(&[0, 5], 3), 1e-6);
+    let [y, dx, dgain, dbias] = all(&random(&[0, 5], 1), &random(&[5], 2), &random(&[5], 4), &random(&[0, 5], 3), 1e-6);
     assert!(y.is_empty() && dx.is_empty());
     assert_eq!((dgain.f32s(), dbias.f32s()), (&[0.0; 5][..], &[0.0; 5][..]));
 }

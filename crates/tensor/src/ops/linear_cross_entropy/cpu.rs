@@ -6,7 +6,6 @@ use crate::cpu::gemm::{MatMut, MatRef, Parallel, gemm};
 use crate::ops::cross_entropy::{loss_and_gradient, loss_of_row};
 use crate::{DType, Tensor};
 
-
 pub(super) struct Inputs<'a> {
     /// `[n, d]`.
     pub(super) x: &'a [f32],
@@ -41,17 +40,7 @@ pub(super) fn loss_and_gradients(inputs: &Inputs, mut gradients: Gradients) -> f
         let rows = rows_per_chunk.min(n - first);
         let logits = &mut chunk.f32s_mut()[..rows * v];
         let x = MatRef::row_major(&inputs.x[first * d..], d);
-        gemm(
-            rows,
-            v,
-            d,
-            1.0,
-            x,
-            weight.transposed(),
-            0.0,
-            MatMut::row_major(logits, v),
-            Parallel::Rayon,
-        );
+        gemm(rows, v, d, 1.0, x, weight.transposed(), 0.0, MatMut::row_major(logits, v), Parallel::Rayon);
 
         let targets = &inputs.targets[first..first + rows];
         let losses: Vec<f64> = logits
@@ -74,17 +63,7 @@ pub(super) fn loss_and_gradients(inputs: &Inputs, mut gradients: Gradients) -> f
         }
         if let Some(dweight) = &mut gradients.dweight {
             let beta = if first == 0 { 0.0 } else { 1.0 };
-            gemm(
-                v,
-                d,
-                rows,
-                1.0,
-                dlogits.transposed(),
-                x,
-                beta,
-                MatMut::row_major(dweight, d),
-                Parallel::Rayon,
-            );
+            gemm(v, d, rows, 1.0, dlogits.transposed(), x, beta, MatMut::row_major(dweight, d), Parallel::Rayon);
         }
     }
     if n == 0 {

@@ -38,12 +38,7 @@ pub fn logits_chunk_rows(v: usize) -> usize {
 /// If the shapes do not fit, a target is `v` or larger and not [`IGNORED`](super::IGNORED), or the divisor is not
 /// positive.
 #[track_caller]
-pub fn linear_cross_entropy(
-    x_nd: &Tensor,
-    weight_vd: &Tensor,
-    targets: &Tensor,
-    divisor: f32,
-) -> Tensor {
+pub fn linear_cross_entropy(x_nd: &Tensor, weight_vd: &Tensor, targets: &Tensor, divisor: f32) -> Tensor {
     let (n, d) = x_nd.rows();
     let &[v, weight_d] = weight_vd.shape() else {
         panic!("linear_cross_entropy: the weight must be [v, d], not {:?}", weight_vd.shape())
@@ -55,11 +50,9 @@ pub fn linear_cross_entropy(
     );
     check_targets("linear_cross_entropy", x_nd, targets, n, v, divisor);
 
-    let gradient_of =
-        |x: &Tensor| x.is_tracked().then(|| Tensor::unspecified(x.shape(), DType::F32));
+    let gradient_of = |x: &Tensor| x.is_tracked().then(|| Tensor::unspecified(x.shape(), DType::F32));
     let (mut dx, mut dweight) = (gradient_of(x_nd), gradient_of(weight_vd));
-    let inputs =
-        cpu::Inputs { x: x_nd.f32s(), weight: weight_vd.f32s(), targets: targets.u32s(), d, v };
+    let inputs = cpu::Inputs { x: x_nd.f32s(), weight: weight_vd.f32s(), targets: targets.u32s(), d, v };
     let gradients = cpu::Gradients {
         dx: dx.as_mut().map(Tensor::f32s_mut),
         dweight: dweight.as_mut().map(Tensor::f32s_mut),
@@ -68,18 +61,14 @@ pub fn linear_cross_entropy(
     let loss = cpu::loss_and_gradients(&inputs, gradients) / f64::from(divisor);
 
     let (x_, weight_) = (x_nd.place(), weight_vd.place());
-    Tensor::from_op(
-        Tensor::from_f32(&[], vec![loss as f32]),
-        &[x_nd, weight_vd],
-        move |dloss, sink| {
-            let scale = dloss.item();
-            for (input, gradient) in [(weight_, dweight), (x_, dx)] {
-                let Some(mut gradient) = gradient else { continue };
-                if scale != 1.0 {
-                    scale_in_place(&mut gradient, scale);
-                }
-                sink.add(&input, gradient);
+    Tensor::from_op(Tensor::from_f32(&[], vec![loss as f32]), &[x_nd, weight_vd], move |dloss, sink| {
+        let scale = dloss.item();
+        for (input, gradient) in [(weight_, dweight), (x_, dx)] {
+            let Some(mut gradient) = gradient else { continue };
+            if scale != 1.0 {
+                scale_in_place(&mut gradient, scale);
             }
-        },
-    )
+            sink.add(&input, gradient);
+        }
+    })
 }

@@ -14,22 +14,13 @@ fn some_targets(n: usize, v: usize) -> Tensor {
 #[test]
 fn it_equals_pytorch() {
     let golden = Golden::load(concat!(env!("CARGO_MANIFEST_DIR"), "/golden"), "cross_entropy");
-    let targets = golden
-        .get("targets")
-        .f32s()
-        .iter()
-        .map(|&x| if x < 0.0 { IGNORED } else { x as u32 })
-        .collect();
+    let targets = golden.get("targets").f32s().iter().map(|&x| if x < 0.0 { IGNORED } else { x as u32 }).collect();
     let (x, weight) = (golden.get("x").tracked(), golden.get("weight").tracked());
     let loss = linear_cross_entropy(&x, &weight, &Tensor::from_u32(&[11], targets), 7.0);
     assert_close(&loss, &golden.get("loss"), Tolerance { absolute: 0.0, relative: 1e-6 });
     let gradients = loss.backward();
     assert_close(gradients.get(&x).unwrap(), &golden.get("dx"), Tolerance::of(DType::F32));
-    assert_close(
-        gradients.get(&weight).unwrap(),
-        &golden.get("dweight"),
-        Tolerance::of(DType::F32),
-    );
+    assert_close(gradients.get(&weight).unwrap(), &golden.get("dweight"), Tolerance::of(DType::F32));
 }
 
 #[test]
@@ -50,14 +41,9 @@ fn it_equals_linear_then_cross_entropy() {
             gradients
         };
         let again = linear_cross_entropy(&x, &weight, &targets, 9.0);
-        let (fused, apart) =
-            (gradients_of(&[&fused, &again]), gradients_of(&[&add(&apart, &apart)]));
+        let (fused, apart) = (gradients_of(&[&fused, &again]), gradients_of(&[&add(&apart, &apart)]));
         for input in [&x, &weight] {
-            assert_close(
-                fused.get(input).unwrap(),
-                apart.get(input).unwrap(),
-                Tolerance::of(DType::F32),
-            );
+            assert_close(fused.get(input).unwrap(), apart.get(input).unwrap(), Tolerance::of(DType::F32));
         }
     }
 }
@@ -72,14 +58,8 @@ fn gradients_equal_finite_differences() {
 #[test]
 fn only_what_is_tracked_gets_a_gradient() {
     let targets = some_targets(6, 5);
-    check_gradients(
-        |[x]| linear_cross_entropy(x, &random(&[5, 4], 2), &targets, 2.0),
-        [random(&[6, 4], 1)],
-    );
-    check_gradients(
-        |[weight]| linear_cross_entropy(&random(&[6, 4], 1), weight, &targets, 2.0),
-        [random(&[5, 4], 2)],
-    );
+    check_gradients(|[x]| linear_cross_entropy(x, &random(&[5, 4], 2), &targets, 2.0), [random(&[6, 4], 1)]);
+    check_gradients(|[weight]| linear_cross_entropy(&random(&[6, 4], 1), weight, &targets, 2.0), [random(&[5, 4], 2)]);
 }
 
 #[test]
@@ -98,11 +78,7 @@ fn bits_do_not_depend_on_the_number_of_threads() {
         let (loss_n, gradients_n) = on(n_threads);
         assert_eq!(loss_n.to_bits(), loss.to_bits());
         for input in [&x, &weight] {
-            assert_close(
-                gradients_n.get(input).unwrap(),
-                gradients.get(input).unwrap(),
-                Tolerance::EXACT,
-            );
+            assert_close(gradients_n.get(input).unwrap(), gradients.get(input).unwrap(), Tolerance::EXACT);
         }
     }
 }
@@ -116,25 +92,13 @@ fn no_rows_give_no_loss_and_zero_gradients() {
 }
 
 #[test]
-#[should_panic(
-    expected = "linear_cross_entropy: x is [2, 3], so the weight must be [_, 3], not [4, 5]"
-)]
+#[should_panic(expected = "linear_cross_entropy: x is [2, 3], so the weight must be [_, 3], not [4, 5]")]
 fn a_wrong_weight_names_both_shapes() {
-    linear_cross_entropy(
-        &random(&[2, 3], 1),
-        &random(&[4, 5], 2),
-        &Tensor::from_u32(&[2], vec![0, 0]),
-        1.0,
-    );
+    linear_cross_entropy(&random(&[2, 3], 1), &random(&[4, 5], 2), &Tensor::from_u32(&[2], vec![0, 0]), 1.0);
 }
 
 #[test]
 #[should_panic(expected = "linear_cross_entropy: target 4 of row 1 is not one of 4 classes")]
 fn a_target_that_is_no_class_is_named() {
-    linear_cross_entropy(
-        &random(&[2, 3], 1),
-        &random(&[4, 3], 2),
-        &Tensor::from_u32(&[2], vec![0, 4]),
-        1.0,
-    );
+    linear_cross_entropy(&random(&[2, 3], 1), &random(&[4, 3], 2), &Tensor::from_u32(&[2], vec![0, 4]), 1.0);
 }

@@ -42,13 +42,7 @@ multiversion! {
 /// Sets `dx ← beta · dx + the gradient of x` and writes `dgain`; both in one pass over `x` and `dy`.
 ///
 /// With `x̂ = x / rms(x)`: `dgain = Σ_rows dy · x̂` and `dx = (g·dy − x̂ · mean(g·dy·x̂)) / rms(x)`.
-pub(super) fn backward(
-    dx: &mut [f32],
-    beta: f32,
-    dgain: &mut [f32],
-    dy: &[f32],
-    saved: &Saved<'_>,
-) {
+pub(super) fn backward(dx: &mut [f32], beta: f32, dgain: &mut [f32], dy: &[f32], saved: &Saved<'_>) {
     let d = saved.gain.len();
     if dx.is_empty() {
         dgain.fill(0.0);
@@ -121,10 +115,8 @@ pub(super) mod reference {
         for (dy, x) in dy.chunks_exact(d).zip(x.chunks_exact(d)) {
             let rms = rms(x, eps);
             let x_hat: Vec<f64> = x.iter().map(|&x| f64::from(x) / rms).collect();
-            let g_dy: Vec<f64> =
-                dy.iter().zip(gain).map(|(&dy, &g)| f64::from(dy) * f64::from(g)).collect();
-            let mean =
-                g_dy.iter().zip(&x_hat).map(|(g_dy, x_hat)| g_dy * x_hat).sum::<f64>() / d as f64;
+            let g_dy: Vec<f64> = dy.iter().zip(gain).map(|(&dy, &g)| f64::from(dy) * f64::from(g)).collect();
+            let mean = g_dy.iter().zip(&x_hat).map(|(g_dy, x_hat)| g_dy * x_hat).sum::<f64>() / d as f64;
             for i in 0..d {
                 dgain[i] += f64::from(dy[i]) * x_hat[i];
                 dx.push(((g_dy[i] - x_hat[i] * mean) / rms) as f32);
@@ -134,7 +126,6 @@ pub(super) mod reference {
     }
 
     fn rms(x: &[f32], eps: f32) -> f64 {
-        (x.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / x.len() as f64 + f64::from(eps))
-            .sqrt()
+        (x.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / x.len() as f64 + f64::from(eps)).sqrt()
     }
 }

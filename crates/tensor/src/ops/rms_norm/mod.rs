@@ -18,12 +18,7 @@ use crate::{DType, Tensor};
 #[track_caller]
 pub fn rms_norm(x: &Tensor, gain: &Tensor, eps: f32) -> Tensor {
     let (n, d) = x.rows();
-    assert!(
-        gain.shape() == [d],
-        "rms_norm: x is {:?}, so gain must be [{d}], not {:?}",
-        x.shape(),
-        gain.shape()
-    );
+    assert!(gain.shape() == [d], "rms_norm: x is {:?}, so gain must be [{d}], not {:?}", x.shape(), gain.shape());
 
     let mut y = Tensor::unspecified(x.shape(), DType::F32);
     let mut inv_rms = Tensor::unspecified(&[n], DType::F32);

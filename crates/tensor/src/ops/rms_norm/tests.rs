@@ -30,8 +30,7 @@ fn it_equals_the_reference() {
         let tolerance = Tolerance { absolute: 1e-5, relative: 1e-4 };
         let expected = reference::forward(x.f32s(), gain.f32s(), 1e-3);
         assert_close(&y, &Tensor::from_f32(&[n, d], expected), tolerance);
-        let (expected_dx, expected_dgain) =
-            reference::backward(dy.f32s(), x.f32s(), gain.f32s(), 1e-3);
+        let (expected_dx, expected_dgain) = reference::backward(dy.f32s(), x.f32s(), gain.f32s(), 1e-3);
         assert_close(&dx, &Tensor::from_f32(&[n, d], expected_dx), tolerance);
         // Sums over n terms of either sign.
         let tolerance = Tolerance { absolute: 1e-6 * n as f32 + 1e-6, relative: 1e-5 };

@@ -36,12 +36,8 @@ pub(super) fn rotate(
             let (cos, sin) = table.at(position);
             let sign = if direction == Direction::Forward { 1.0 } else { -1.0 };
             match table.layout() {
-                RopeLayout::HalfSplit => {
-                    rotate_halves(&mut row[..turned], heads.head_dim, cos, sin, sign)
-                }
-                RopeLayout::Interleaved => {
-                    rotate_neighbours(&mut row[..turned], heads.head_dim, cos, sin, sign)
-                }
+                RopeLayout::HalfSplit => rotate_halves(&mut row[..turned], heads.head_dim, cos, sin, sign),
+                RopeLayout::Interleaved => rotate_neighbours(&mut row[..turned], heads.head_dim, cos, sin, sign),
             }
         }
     });

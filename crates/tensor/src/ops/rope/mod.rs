@@ -56,9 +56,6 @@ fn copy(x: &Tensor) -> Tensor {
     use rayon::prelude::*;
     let mut y = Tensor::unspecified(x.shape(), DType::F32);
     let chunk = crate::cpu::threads::rows_per_task(1);
-    y.f32s_mut()
-        .par_chunks_mut(chunk)
-        .zip(x.f32s().par_chunks(chunk))
-        .for_each(|(y, x)| y.copy_from_slice(x));
+    y.f32s_mut().par_chunks_mut(chunk).zip(x.f32s().par_chunks(chunk)).for_each(|(y, x)| y.copy_from_slice(x));
     y
 }

@@ -29,27 +29,16 @@ impl RopeTable {
     /// If `head_dim` is odd.
     #[track_caller]
     pub fn new(head_dim: usize, context_length: usize, theta: f64, layout: RopeLayout) -> Self {
-        assert!(
-            head_dim.is_multiple_of(2),
-            "rope: elements turn in pairs, so head_dim must be even, not {head_dim}"
-        );
-        let frequencies: Vec<f64> = (0..head_dim / 2)
-            .map(|pair| theta.powf(-2.0 * pair as f64 / head_dim as f64))
-            .collect();
+        assert!(head_dim.is_multiple_of(2), "rope: elements turn in pairs, so head_dim must be even, not {head_dim}");
+        let frequencies: Vec<f64> =
+            (0..head_dim / 2).map(|pair| theta.powf(-2.0 * pair as f64 / head_dim as f64)).collect();
         Self::from_inverse_frequencies(&frequencies, context_length, layout)
     }
 
     /// A table of given angles per position (radians), one for each pair: for scaled frequencies.
-    pub fn from_inverse_frequencies(
-        frequencies: &[f64],
-        context_length: usize,
-        layout: RopeLayout,
-    ) -> Self {
+    pub fn from_inverse_frequencies(frequencies: &[f64], context_length: usize, layout: RopeLayout) -> Self {
         // In f64: at position 100 000 an f32 angle would be off by several milliradians.
-        let angles = || {
-            (0..context_length)
-                .flat_map(|position| frequencies.iter().map(move |f| position as f64 * f))
-        };
+        let angles = || (0..context_length).flat_map(|position| frequencies.iter().map(move |f| position as f64 * f));
         RopeTable {
             cos: angles().map(|angle| angle.cos() as f32).collect(),
             sin: angles().map(|angle| angle.sin() as f32).collect(),

@@ -11,14 +11,7 @@ fn heads(h: usize, g: usize, e: usize) -> Heads {
 }
 
 /// The definition, in f64.
-fn by_definition(
-    qkv: &Tensor,
-    heads: &Heads,
-    rotated: usize,
-    theta: f64,
-    layout: RopeLayout,
-    start: usize,
-) -> Tensor {
+fn by_definition(qkv: &Tensor, heads: &Heads, rotated: usize, theta: f64, layout: RopeLayout, start: usize) -> Tensor {
     let (e, t) = (heads.head_dim, qkv.shape()[1]);
     let mut y = qkv.f32s().to_vec();
     for (n, row) in y.chunks_exact_mut(heads.qkv_width()).enumerate() {
@@ -66,11 +59,7 @@ fn it_equals_the_definition() {
             let qkv = random(&[2, t, heads.qkv_width()], 1);
             let table = RopeTable::new(rotated, 2000, 500.0, layout);
             let expected = by_definition(&qkv, &heads, rotated, 500.0, layout, start);
-            assert_close(
-                &rope(&qkv, &heads, &table, start),
-                &expected,
-                Tolerance { absolute: 1e-6, relative: 1e-6 },
-            );
+            assert_close(&rope(&qkv, &heads, &table, start), &expected, Tolerance { absolute: 1e-6, relative: 1e-6 });
         }
     }
 }
@@ -79,10 +68,7 @@ fn it_equals_the_definition() {
 fn gradients_equal_finite_differences() {
     for layout in LAYOUTS {
         let (heads, table) = (heads(2, 1, 6), RopeTable::new(4, 16, 100.0, layout));
-        check_gradients(
-            |[qkv]| rope(qkv, &heads, &table, 3),
-            [random(&[2, 3, heads.qkv_width()], 1)],
-        );
+        check_gradients(|[qkv]| rope(qkv, &heads, &table, 3), [random(&[2, 3, heads.qkv_width()], 1)]);
     }
 }
 
@@ -97,13 +83,10 @@ fn a_shared_gradient_is_not_changed_in_place() {
 
 #[test]
 fn dot_products_depend_on_the_distance_alone() {
-    let (heads, table) =
-        (heads(1, 1, 32), RopeTable::new(32, 5000, 10_000.0, RopeLayout::HalfSplit));
+    let (heads, table) = (heads(1, 1, 32), RopeTable::new(32, 5000, 10_000.0, RopeLayout::HalfSplit));
     let qkv = random(&[1, 1, heads.qkv_width()], 1);
     let at = |position| rope(&qkv, &heads, &table, position).f32s().to_vec();
-    let dot = |q: usize, k: usize| -> f32 {
-        at(q)[..32].iter().zip(&at(k)[32..64]).map(|(q, k)| q * k).sum()
-    };
+    let dot = |q: usize, k: usize| -> f32 { at(q)[..32].iter().zip(&at(k)[32..64]).map(|(q, k)| q * k).sum() };
     for (q, k) in [(10, 3), (2010, 2003), (4999, 4992)] {
         assert!((dot(q, k) - dot(7, 0)).abs() < 1e-4, "positions {q} and {k}");
     }
@@ -111,8 +94,7 @@ fn dot_products_depend_on_the_distance_alone() {
 
 #[test]
 fn bits_do_not_depend_on_the_number_of_threads() {
-    let (heads, table) =
-        (heads(4, 2, 32), RopeTable::new(32, 500, 10_000.0, RopeLayout::HalfSplit));
+    let (heads, table) = (heads(4, 2, 32), RopeTable::new(32, 500, 10_000.0, RopeLayout::HalfSplit));
     let qkv = random(&[2, 250, heads.qkv_width()], 1);
     let on = |n_threads| {
         let pool = ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
@@ -124,9 +106,7 @@ fn bits_do_not_depend_on_the_number_of_threads() {
 }
 
 #[test]
-#[should_panic(
-    expected = "rope: positions 6..9 of qkv [1, 3, 12] are behind the table's context length 8"
-)]
+#[should_panic(expected = "rope: positions 6..9 of qkv [1, 3, 12] are behind the table's context length 8")]
 fn a_position_behind_the_table_is_refused() {
     let table = RopeTable::new(4, 8, 100.0, RopeLayout::HalfSplit);
     rope(&random(&[1, 3, 12], 1), &heads(1, 1, 4), &table, 6);

@@ -15,10 +15,7 @@ fn it_equals_the_sum_in_order() {
 
 #[test]
 fn squares_beyond_f32_do_not_overflow() {
-    assert_eq!(
-        sum_of_squares(&Tensor::full(&[20], 1e30)) as f32,
-        (20.0 * f64::from(1e30f32).powi(2)) as f32
-    );
+    assert_eq!(sum_of_squares(&Tensor::full(&[20], 1e30)) as f32, (20.0 * f64::from(1e30f32).powi(2)) as f32);
     assert!(sum_of_squares(&Tensor::full(&[20], 1e30)).is_finite());
 }
 

@@ -20,11 +20,7 @@ use crate::{DType, Tensor};
 #[track_caller]
 pub fn swiglu(gate_up: &Tensor) -> Tensor {
     let (_, width) = gate_up.rows();
-    assert!(
-        width.is_multiple_of(2),
-        "swiglu: gate_up must be [..., 2f], not {:?}",
-        gate_up.shape()
-    );
+    assert!(width.is_multiple_of(2), "swiglu: gate_up must be [..., 2f], not {:?}", gate_up.shape());
     let f = width / 2;
 
     let leading = &gate_up.shape()[..gate_up.shape().len() - 1];

@@ -27,12 +27,10 @@ fn it_equals_the_definition() {
         let (mut y, mut dgate_up) = (Vec::new(), Vec::new());
         for (gate_up, dy) in gate_up.f32s().chunks_exact(2 * f).zip(dy.f32s().chunks_exact(f)) {
             let element = |i: usize| {
-                let (gate, up, dy) =
-                    (f64::from(gate_up[i]), f64::from(gate_up[f + i]), f64::from(dy[i]));
+                let (gate, up, dy) = (f64::from(gate_up[i]), f64::from(gate_up[f + i]), f64::from(dy[i]));
                 let sigmoid = 1.0 / (1.0 + (-gate).exp());
                 let silu_derivative = sigmoid * (1.0 + gate * (1.0 - sigmoid));
-                [gate * sigmoid * up, dy * up * silu_derivative, dy * gate * sigmoid]
-                    .map(|x| x as f32)
+                [gate * sigmoid * up, dy * up * silu_derivative, dy * gate * sigmoid].map(|x| x as f32)
             };
             y.extend((0..f).map(|i| element(i)[0]));
             dgate_up.extend((0..f).map(|i| element(i)[1]));

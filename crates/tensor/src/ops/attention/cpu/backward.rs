@@ -32,14 +32,7 @@ struct GradientRow<'a> {
 ///
 /// A task owns a key head of a sequence and all query heads that share it, so `dk` and `dv` are summed by one thread
 /// in a fixed order.
-pub(in super::super) fn backward(
-    dy: &[f32],
-    saved: &Saved,
-    heads: &Heads,
-    scale: f32,
-    t: usize,
-    dqkv: &mut [f32],
-) {
+pub(in super::super) fn backward(dy: &[f32], saved: &Saved, heads: &Heads, scale: f32, t: usize, dqkv: &mut [f32]) {
     if dqkv.is_empty() {
         return;
     }
@@ -49,8 +42,7 @@ pub(in super::super) fn backward(
     for (row, dqkv) in dqkv.chunks_exact_mut(heads.qkv_width()).enumerate() {
         let (dq, dkv) = dqkv.split_at_mut(heads.q_width());
         let (dk, dv) = dkv.split_at_mut(heads.kv_width());
-        let parts =
-            dq.chunks_exact_mut(group * e).zip(dk.chunks_exact_mut(e)).zip(dv.chunks_exact_mut(e));
+        let parts = dq.chunks_exact_mut(group * e).zip(dk.chunks_exact_mut(e)).zip(dv.chunks_exact_mut(e));
         for (kv_head, ((dq, dk), dv)) in parts.enumerate() {
             tasks[row / t * g + kv_head].push(GradientRow { dq, dk, dv });
         }
@@ -123,11 +115,7 @@ fn differentiate(
     scratch.dv.fill(0.0);
     for head in 0..group {
         let column = (kv_head * group + head) * e;
-        let (queries, y, dy) = (
-            side.sequence.q.at_column(column),
-            side.y.at_column(column),
-            side.dy.at_column(column),
-        );
+        let (queries, y, dy) = (side.sequence.q.at_column(column), side.y.at_column(column), side.dy.at_column(column));
         for first in (0..t).step_by(QUERIES) {
             let rows = QUERIES.min(t - first);
             for i in 0..rows {
@@ -141,9 +129,7 @@ fn differentiate(
             }
         }
     }
-    for ((gradient, dk), dv) in
-        gradients.iter_mut().zip(scratch.dk.chunks_exact(e)).zip(scratch.dv.chunks_exact(e))
-    {
+    for ((gradient, dk), dv) in gradients.iter_mut().zip(scratch.dk.chunks_exact(e)).zip(scratch.dv.chunks_exact(e)) {
         gradient.dk.copy_from_slice(dk);
         gradient.dv.copy_from_slice(dv);
     }
@@ -174,28 +160,8 @@ fn differentiate_block(block: &Block, key_head: &KeyHead, scale: f32, scratch: &
         let (p, ds) = (of(p), of(ds));
         let (dk, dv) = (&mut dk[first_key * e..], &mut dv[first_key * e..]);
         let dq_beta = if first_key == 0 { 0.0 } else { 1.0 };
-        gemm(
-            cols,
-            e,
-            rows,
-            1.0,
-            p.transposed(),
-            dy,
-            1.0,
-            MatMut::row_major(dv, e),
-            Parallel::Serial,
-        );
-        gemm(
-            cols,
-            e,
-            rows,
-            scale,
-            ds.transposed(),
-            q,
-            1.0,
-            MatMut::row_major(dk, e),
-            Parallel::Serial,
-        );
+        gemm(cols, e, rows, 1.0, p.transposed(), dy, 1.0, MatMut::row_major(dv, e), Parallel::Serial);
+        gemm(cols, e, rows, scale, ds.transposed(), q, 1.0, MatMut::row_major(dk, e), Parallel::Serial);
         gemm(rows, e, cols, scale, ds, k, dq_beta, MatMut::row_major(dq, e), Parallel::Serial);
     }
 }

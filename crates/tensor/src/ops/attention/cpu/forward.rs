@@ -31,8 +31,7 @@ pub(in super::super) fn forward(
     y: &mut [f32],
     log_sum_exp: &mut [f32],
 ) {
-    let Some(&Sequence { t, past, .. }) = sequences.first().filter(|sequence| sequence.t > 0)
-    else {
+    let Some(&Sequence { t, past, .. }) = sequences.first().filter(|sequence| sequence.t > 0) else {
         return;
     };
     let (g, group) = (heads.n_kv_heads, heads.queries_per_kv());
@@ -55,9 +54,7 @@ pub(in super::super) fn forward(
         }
     }
 
-    let run = |scratch: &mut Scratch, task: Task| {
-        attend(&sequences[task.sequence], heads, scale, scratch, task)
-    };
+    let run = |scratch: &mut Scratch, task: Task| attend(&sequences[task.sequence], heads, scale, scratch, task);
     if sequences.len() * t * (past + t) * heads.q_width() < PARALLEL_WORK {
         let mut scratch = Scratch::new(heads, t);
         tasks.into_iter().for_each(|task| run(&mut scratch, task));
@@ -100,13 +97,7 @@ fn attend(sequence: &Sequence, heads: &Heads, scale: f32, scratch: &mut Scratch,
             let rows = QUERIES.min(task.y.len() - first);
             let first_query = task.first_query + first;
             let q = queries.at_row(first_query);
-            attend_block(
-                q,
-                Tile::of_queries(sequence.past + first_query, rows),
-                &key_head,
-                scale,
-                scratch,
-            );
+            attend_block(q, Tile::of_queries(sequence.past + first_query, rows), &key_head, scale, scratch);
 
             let Scratch { y: block, softmax, .. } = &*scratch;
             for (i, block) in block.chunks_exact(e).take(rows).enumerate() {
@@ -122,13 +113,7 @@ fn attend(sequence: &Sequence, heads: &Heads, scale: f32, scratch: &mut Scratch,
 }
 
 /// Leaves the unnormalised outputs of a block of queries, and their softmax, in the scratch.
-fn attend_block(
-    q: MatRef,
-    tiles: impl Iterator<Item = Tile>,
-    key_head: &KeyHead,
-    scale: f32,
-    scratch: &mut Scratch,
-) {
+fn attend_block(q: MatRef, tiles: impl Iterator<Item = Tile>, key_head: &KeyHead, scale: f32, scratch: &mut Scratch) {
     let (Scratch { scores, y, softmax }, e) = (scratch, key_head.head_dim);
     softmax.max = [f32::NEG_INFINITY; QUERIES];
     softmax.sum = [0.0; QUERIES];

@@ -64,8 +64,7 @@ impl<'a> Sequence<'a> {
     pub(super) fn of_fused(qkv: &'a [f32], heads: &Heads, batch: usize, t: usize) -> Self {
         let stride = heads.qkv_width();
         let rows = &qkv[batch * t * stride..][..t * stride];
-        let at_column =
-            |column: usize| Rows { data: rows.get(column..).unwrap_or_default(), stride };
+        let at_column = |column: usize| Rows { data: rows.get(column..).unwrap_or_default(), stride };
         Sequence {
             q: at_column(0),
             k: at_column(heads.q_width()),
@@ -87,11 +86,7 @@ struct KeyHead<'a> {
 impl<'a> KeyHead<'a> {
     fn of(sequence: &Sequence<'a>, heads: &Heads, kv_head: usize) -> Self {
         let column = kv_head * heads.head_dim;
-        KeyHead {
-            k: sequence.k.at_column(column),
-            v: sequence.v.at_column(column),
-            head_dim: heads.head_dim,
-        }
+        KeyHead { k: sequence.k.at_column(column), v: sequence.v.at_column(column), head_dim: heads.head_dim }
     }
 }
 
