@@ -1,8 +1,8 @@
 //! Causal self-attention with grouped queries (Vaswani et al., 2017; Ainslie et al., 2023,
 //! <https://arxiv.org/abs/2305.13245>).
 
-use tensor::ops::{self, Heads, RopeTable};
 use tensor::Tensor;
+use tensor::ops::{self, Heads, RopeTable};
 
 use crate::Linear;
 use crate::kv_cache::LayerCache;

@@ -158,7 +158,9 @@ pub enum ConfigError {
         most: usize,
     },
     /// Heads do not divide the width.
-    #[error("model.d_model = {d_model} is not a multiple of model.n_heads = {n_heads}\nhint: a head has d_model / n_heads elements; choose n_heads among the divisors of d_model")]
+    #[error(
+        "model.d_model = {d_model} is not a multiple of model.n_heads = {n_heads}\nhint: a head has d_model / n_heads elements; choose n_heads among the divisors of d_model"
+    )]
     UnevenHeads {
         /// The width.
         d_model: usize,
@@ -166,7 +168,9 @@ pub enum ConfigError {
         n_heads: usize,
     },
     /// Key/value heads do not divide the query heads.
-    #[error("model.n_heads = {n_heads} is not a multiple of model.n_kv_heads = {n_kv_heads}\nhint: each key/value head serves n_heads / n_kv_heads query heads; n_kv_heads = n_heads is plain multi-head attention")]
+    #[error(
+        "model.n_heads = {n_heads} is not a multiple of model.n_kv_heads = {n_kv_heads}\nhint: each key/value head serves n_heads / n_kv_heads query heads; n_kv_heads = n_heads is plain multi-head attention"
+    )]
     UnevenGroups {
         /// The query heads.
         n_heads: usize,
@@ -174,7 +178,9 @@ pub enum ConfigError {
         n_kv_heads: usize,
     },
     /// Rotations need pairs.
-    #[error("rotary positions need an even head size, but model.d_model / model.n_heads = {head_dim}\nhint: change n_heads, or set model.position to learned or none")]
+    #[error(
+        "rotary positions need an even head size, but model.d_model / model.n_heads = {head_dim}\nhint: change n_heads, or set model.position to learned or none"
+    )]
     OddHead {
         /// Elements of a head.
         head_dim: usize,
@@ -360,8 +366,7 @@ mod tests {
         assert_eq!(gpt2(1280, 36, 20), 774_030_080);
         assert_eq!(gpt2(1600, 48, 25), 1_557_611_200);
         assert_eq!(ModelConfig::llama(32000, 4096, 4096, 32, 32, 11008).n_parameters(), 6_738_415_616);
-        let llama_3_8b =
-            ModelConfig { n_kv_heads: 8, ..ModelConfig::llama(128_256, 8192, 4096, 32, 32, 14336) };
+        let llama_3_8b = ModelConfig { n_kv_heads: 8, ..ModelConfig::llama(128_256, 8192, 4096, 32, 32, 14336) };
         assert_eq!(llama_3_8b.n_parameters(), 8_030_261_248);
         assert_eq!(ModelConfig::llama(10000, 256, 512, 4, 16, 1344).n_parameters(), 22_696_448);
     }
@@ -371,7 +376,9 @@ mod tests {
         let good = ModelConfig::llama(100, 16, 24, 2, 4, 32);
         assert_eq!(good.validate(), Ok(()));
         let refused = |config: ModelConfig| config.validate().unwrap_err().to_string();
-        assert!(refused(ModelConfig { n_heads: 5, ..good.clone() }).starts_with("model.d_model = 24 is not a multiple"));
+        assert!(
+            refused(ModelConfig { n_heads: 5, ..good.clone() }).starts_with("model.d_model = 24 is not a multiple")
+        );
         assert!(refused(ModelConfig { n_kv_heads: 3, ..good.clone() }).contains("n_kv_heads = 3"));
         assert!(refused(ModelConfig { n_heads: 8, n_kv_heads: 8, ..good.clone() }).contains("even head size"));
         assert!(refused(ModelConfig { d_ff: 0, ..good.clone() }).contains("model.d_ff is 0"));

@@ -43,10 +43,7 @@ impl Transformer {
 
     /// A model whose parameters come from `make(name, role, shape)`, called in the order of
     /// [`Transformer::parameters`].
-    pub(crate) fn build<E>(
-        config: &ModelConfig,
-        make: &mut Make<'_, E>,
-    ) -> Result<Self, E> {
+    pub(crate) fn build<E>(config: &ModelConfig, make: &mut Make<'_, E>) -> Result<Self, E> {
         let (d, v) = (config.d_model, config.vocab_size);
         let token_embedding = make("token_embedding", Role::Table, &[v, d])?;
         let position_embedding = match config.position {
@@ -86,11 +83,7 @@ impl Transformer {
     }
 }
 
-fn build_norm<E>(
-    config: &ModelConfig,
-    name: &str,
-    make: &mut Make<'_, E>,
-) -> Result<Norm, E> {
+fn build_norm<E>(config: &ModelConfig, name: &str, make: &mut Make<'_, E>) -> Result<Norm, E> {
     let mut gain = || make(&format!("{name}.gain"), Role::Gain, &[config.d_model]);
     Ok(match config.norm {
         NormKind::None => Norm::None,

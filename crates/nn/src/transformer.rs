@@ -61,7 +61,10 @@ impl Transformer {
         let &[b, t] = ids_bt.shape() else { panic!("forward: ids must be [b, t], not {:?}", ids_bt.shape()) };
         let start = cache.as_ref().map_or(0, |cache| cache.n_positions);
         let context_length = self.config.context_length;
-        assert!(start + t <= context_length, "forward: {start} + {t} positions, the context length is {context_length}");
+        assert!(
+            start + t <= context_length,
+            "forward: {start} + {t} positions, the context length is {context_length}"
+        );
 
         let mut x_btd = ops::embedding(ids_bt, &self.token_embedding);
         if let Some(table) = &self.position_embedding {

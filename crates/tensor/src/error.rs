@@ -34,7 +34,7 @@ pub enum Error {
         name: String,
     },
     /// A tensor is stored in a dtype that is not supported.
-    #[error("{path}: tensor {name} has dtype {dtype}, expected F32, F16, BF16 or U32")]
+    #[error("{path}: tensor {name} has dtype {dtype}, expected F32, F16 or BF16")]
     Dtype {
         /// The file.
         path: PathBuf,

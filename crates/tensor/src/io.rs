@@ -147,13 +147,19 @@ impl SafetensorsFile {
     /// Copies a tensor out as f32, and checks its shape.
     ///
     /// # Errors
-    /// See [`SafetensorsFile::tensor`]; also if the shape is not `expected`.
+    /// See [`SafetensorsFile::tensor`]; also if the shape is not `expected`, or the elements are integers.
     pub fn f32_tensor(&self, name: &str, expected: &[usize]) -> Result<Tensor, Error> {
         if let Some(found) = self.shape(name).filter(|found| found != expected) {
             let expected = expected.to_vec();
             return Err(Error::Shape { path: self.path.clone(), name: name.to_owned(), found, expected });
         }
-        Ok(crate::ops::cast(&self.tensor(name)?, DType::F32))
+        match self.tensor(name)? {
+            x if x.dtype() == DType::U32 => {
+                let dtype = "U32".to_owned();
+                Err(Error::Dtype { path: self.path.clone(), name: name.to_owned(), dtype })
+            }
+            x => Ok(crate::ops::cast(&x, DType::F32)),
+        }
     }
 }
 
@@ -238,6 +244,8 @@ mod tests {
         let file = SafetensorsFile::open(&path).unwrap();
         let message = file.f32_tensor("b", &[3, 2]).unwrap_err().to_string();
         assert!(message.contains("tensor b has shape [2, 3], expected [3, 2]"), "{message}");
+        let message = file.f32_tensor("c", &[1, 2]).unwrap_err().to_string();
+        assert!(message.contains("tensor c has dtype U32"), "{message}");
         let message = file.tensor("d").unwrap_err().to_string();
         assert!(message.contains("no tensor d"), "{message}");
     }

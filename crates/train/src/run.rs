@@ -62,11 +62,18 @@ pub enum End {
 }
 
 impl Trainer {
-    /// Starts the run of an effective config in its folder, or goes on from its newest checkpoint.
+    /// Starts the run of an effective config in its folder, or goes on from its newest checkpoint. A new run starts from
+    /// `initial` weights, if they are given, and from fresh ones otherwise.
     ///
     /// # Errors
     /// If a checkpoint is damaged, or the folder cannot be written.
-    pub fn new(folder: &RunFolder, lock: FolderLock, config: &RunConfig, inputs: &Inputs) -> Result<Self, Error> {
+    pub fn new(
+        folder: &RunFolder,
+        lock: FolderLock,
+        config: &RunConfig,
+        inputs: &Inputs,
+        initial: Option<Transformer>,
+    ) -> Result<Self, Error> {
         checkpoint::clean(folder)?;
         let loader_config = LoaderConfig {
             context_length: config.model.context_length,
@@ -77,7 +84,7 @@ impl Trainer {
         let (progress, model, optimizer) = match checkpoint::list(folder)?.last() {
             Some(newest) => checkpoint::load(newest, &config.model, &config.optimizer)?,
             None => {
-                let model = Transformer::new(&config.model, config.seed);
+                let model = initial.unwrap_or_else(|| Transformer::new(&config.model, config.seed));
                 let optimizer = Optimizer::new(&config.optimizer, &model);
                 let loader = LoaderState::default();
                 (Progress { step: 0, tokens: 0, elapsed_seconds: 0.0, loader }, model, optimizer)

@@ -133,8 +133,8 @@ pub fn load(folder: &Path) -> Result<Transformer, Error> {
 /// # Errors
 /// If the file is missing, broken, or not supported.
 pub fn load_config(path: &Path) -> Result<ModelConfig, Error> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| Error::Io { action: "read", path: path.to_owned(), source })?;
+    let text =
+        std::fs::read_to_string(path).map_err(|source| Error::Io { action: "read", path: path.to_owned(), source })?;
     config_json::from_json(path, &text)
 }
 
@@ -151,8 +151,11 @@ pub fn load_weights(path: &Path, config: &ModelConfig) -> Result<Transformer, Er
         expected.extend(stored.names());
         stored.load(&file, shape)
     })?;
-    let extra: Vec<String> =
-        file.names().into_iter().filter(|name| !family.ignores(name) && !expected.contains(&family.canonical(name))).collect();
+    let extra: Vec<String> = file
+        .names()
+        .into_iter()
+        .filter(|name| !family.ignores(name) && !expected.contains(&family.canonical(name)))
+        .collect();
     match extra.first() {
         None => Ok(model),
         Some(first) => Err(Error::Extra { path: path.to_owned(), count: extra.len(), first: first.clone() }),
