@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use nn::{ConfigError, ModelConfig};
 use serde::{Deserialize, Serialize};
+use tensor::cpu::gemm::Kernel;
 
 use crate::schedule::{ScheduleConfig, ScheduleError};
 
@@ -117,6 +118,43 @@ pub struct TrainingConfig {
     pub device: String,
     /// Of the arithmetic: `"auto"`, or `"f32"`.
     pub precision: Auto<Precision>,
+    /// The matrix-product kernel: `"auto"`, `"avx512"`, `"avx2"` or `"portable"`. They differ in rounding.
+    #[serde(default = "automatic")]
+    pub kernel: Auto<KernelName>,
+}
+
+fn automatic<T>() -> Auto<T> {
+    Auto::Auto(AutoWord::Auto)
+}
+
+/// See [`Kernel`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum KernelName {
+    Avx512,
+    Avx2,
+    Portable,
+}
+
+impl From<Kernel> for KernelName {
+    fn from(kernel: Kernel) -> Self {
+        match kernel {
+            Kernel::Avx512 => KernelName::Avx512,
+            Kernel::Avx2 => KernelName::Avx2,
+            Kernel::Portable => KernelName::Portable,
+        }
+    }
+}
+
+impl From<KernelName> for Kernel {
+    fn from(name: KernelName) -> Self {
+        match name {
+            KernelName::Avx512 => Kernel::Avx512,
+            KernelName::Avx2 => Kernel::Avx2,
+            KernelName::Portable => Kernel::Portable,
+        }
+    }
 }
 
 /// The arithmetic of forward and backward. Weights and optimizer state are always f32.

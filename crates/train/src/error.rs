@@ -33,6 +33,9 @@ pub enum Error {
     /// Weights cannot be read or written.
     #[error(transparent)]
     Tensor(#[from] tensor::Error),
+    /// The run was started on a processor with other instructions.
+    #[error(transparent)]
+    Kernel(#[from] tensor::cpu::gemm::SelectError),
     /// A model folder cannot be read or written.
     #[error(transparent)]
     Model(#[from] nn::hugging_face::Error),

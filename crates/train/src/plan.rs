@@ -4,6 +4,7 @@ use nn::flops::{ForwardFlops, training_flops_per_token};
 use nn::memory::{self, MemoryPlan};
 use serde::Serialize;
 use tensor::Device;
+use tensor::cpu::gemm::Kernel;
 
 use crate::config::{Auto, Precision};
 use crate::{Error, RunConfig};
@@ -137,6 +138,7 @@ pub fn choose(config: &RunConfig) -> Result<RunConfig, Error> {
     let mut chosen = config.clone();
     chosen.training.device = device.to_string();
     chosen.training.precision = Auto::Value(config.training.precision.value().unwrap_or(Precision::F32));
+    chosen.training.kernel = Auto::Value(config.training.kernel.value().unwrap_or(Kernel::fastest().into()));
     let batch_size = config.training.batch_size;
     let micro_batch_size = config.training.micro_batch_size.value().unwrap_or_else(|| {
         let budget = device.available_memory().map_or(f64::INFINITY, |bytes| MEMORY_SHARE * bytes as f64);

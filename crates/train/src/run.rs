@@ -9,6 +9,7 @@ use data::loader::{Loader, LoaderConfig, LoaderState};
 use data::shard::Dataset;
 use nn::hugging_face::{self, SpecialIds};
 use nn::{Transformer, flops};
+use tensor::cpu::gemm::Kernel;
 
 use crate::checkpoint::{self, Progress};
 use crate::folder::FolderLock;
@@ -74,6 +75,7 @@ impl Trainer {
         inputs: &Inputs,
         initial: Option<Transformer>,
     ) -> Result<Self, Error> {
+        Kernel::from(config.training.kernel.value().expect("an effective config")).select()?;
         checkpoint::clean(folder)?;
         let loader_config = LoaderConfig {
             context_length: config.model.context_length,

@@ -47,6 +47,7 @@ checkpoint_every = 5
 keep_checkpoints = 2
 device = "auto"
 precision = "auto"
+kernel = "auto"
 "#;
 
 fn parse(text: &str, settings: &[&str]) -> Result<RunConfig, RunConfigError> {

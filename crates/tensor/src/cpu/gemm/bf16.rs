@@ -56,7 +56,7 @@ pub(super) fn widened(product: Product<bf16>, parallel: Parallel) {
     let Product { m, n, k, alpha, a, b, beta, c } = product;
     let a = MatRef { data: &a_data, row_stride: a.row_stride, col_stride: a.col_stride };
     let b = MatRef { data: &b_data, row_stride: b.row_stride, col_stride: b.col_stride };
-    gemm_with(Kernel::detect(), Product { m, n, k, alpha, a, b, beta, c }, parallel);
+    gemm_with(Kernel::current(), Product { m, n, k, alpha, a, b, beta, c }, parallel);
 }
 
 /// The elements of a non-empty view up to its last.

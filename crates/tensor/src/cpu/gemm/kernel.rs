@@ -6,6 +6,30 @@ use super::kernel_portable;
 #[cfg(target_arch = "x86_64")]
 use super::{kernel_avx2, kernel_avx512};
 
+/// Decided once in a process, by [`Kernel::select`] or by the first product.
+static CURRENT: OnceLock<Kernel> = OnceLock::new();
+
+/// Why a kernel cannot be selected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SelectError {
+    /// The instructions are missing.
+    #[error(
+        "this processor cannot run the {kernel} kernel\nhint: set training.kernel = \"auto\" in a new run; results then differ in rounding"
+    )]
+    Missing {
+        /// The kernel asked for.
+        kernel: &'static str,
+    },
+    /// It is too late.
+    #[error("the {kernel} kernel cannot be selected: this process computes with {current} already")]
+    Decided {
+        /// The kernel asked for.
+        kernel: &'static str,
+        /// The one in use.
+        current: &'static str,
+    },
+}
+
 /// A set of inner loops written for one instruction set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kernel {
@@ -22,9 +46,28 @@ impl Kernel {
     pub const ALL: [Self; 3] = [Self::Avx512, Self::Avx2, Self::Portable];
 
     /// The fastest kernel of this machine.
-    pub fn detect() -> Self {
-        static FASTEST: OnceLock<Kernel> = OnceLock::new();
-        *FASTEST.get_or_init(|| Self::ALL.into_iter().find(|kernel| kernel.is_available()).unwrap_or(Self::Portable))
+    pub fn fastest() -> Self {
+        Self::ALL.into_iter().find(|kernel| kernel.is_available()).unwrap_or(Self::Portable)
+    }
+
+    /// The kernel of all products of this process: the selected one, or the fastest.
+    pub fn current() -> Self {
+        *CURRENT.get_or_init(Self::fastest)
+    }
+
+    /// Makes this the kernel of all products of this process, so that a run can be repeated bit for bit on a machine
+    /// with a faster one.
+    ///
+    /// # Errors
+    /// If the machine lacks the instructions, or a product was computed, or another kernel selected, before.
+    pub fn select(self) -> Result<(), SelectError> {
+        if !self.is_available() {
+            return Err(SelectError::Missing { kernel: self.name() });
+        }
+        match *CURRENT.get_or_init(|| self) {
+            current if current == self => Ok(()),
+            current => Err(SelectError::Decided { kernel: self.name(), current: current.name() }),
+        }
     }
 
     /// Whether this machine has the instructions.

@@ -35,7 +35,7 @@ mod reference;
 mod tests;
 
 pub use bf16::gemm_bf16;
-pub use kernel::Kernel;
+pub use kernel::{Kernel, SelectError};
 
 use blocked::{Problem, SharedMut};
 use kernel::Loops;
@@ -112,7 +112,7 @@ pub enum Parallel {
 #[track_caller]
 #[expect(clippy::too_many_arguments, reason = "the signature of BLAS, known to every reader")]
 pub fn gemm(m: usize, n: usize, k: usize, alpha: f32, a: MatRef, b: MatRef, beta: f32, c: MatMut, parallel: Parallel) {
-    gemm_with(Kernel::detect(), Product { m, n, k, alpha, a, b, beta, c }, parallel);
+    gemm_with(Kernel::current(), Product { m, n, k, alpha, a, b, beta, c }, parallel);
 }
 
 /// One product and its operands; checked by [`gemm_with`] before any pointer is formed.
