@@ -17,6 +17,7 @@ use tensor::io::SafetensorsFile;
 use crate::config::OptimizerConfig;
 use crate::folder::write_whole;
 use crate::optimizer::Optimizer;
+use crate::whole_file::sync_folder;
 use crate::{Error, RunFolder};
 
 const WEIGHTS: &str = "model.safetensors";
@@ -205,10 +206,4 @@ fn checksum(path: &Path) -> std::io::Result<String> {
             n => hasher.update(&piece[..n]),
         }
     }
-}
-
-/// Makes renames in a folder durable.
-fn sync_folder(folder: &Path) -> std::io::Result<()> {
-    // Windows has no such thing, and needs none.
-    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }

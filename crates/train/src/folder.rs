@@ -3,7 +3,7 @@
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
-use crate::Error;
+use crate::{Error, whole_file};
 
 /// A run's folder. Its final weights lie at the top, in the layout of Hugging Face.
 #[derive(Clone, Debug)]
@@ -105,24 +105,12 @@ impl RunFolder {
     }
 }
 
-/// Writes a file whole or not at all: to another name, synced, renamed.
+/// Writes a file whole or not at all.
 ///
 /// # Errors
 /// If the folder cannot be written or the disk is full; what was there before stays.
 pub fn write_whole(path: &Path, content: &[u8]) -> Result<(), Error> {
-    let mut name = path.file_name().expect("a file has a name").to_owned();
-    name.push(".tmp");
-    let temporary = path.with_file_name(name);
-    let write = || {
-        fs::write(&temporary, content)?;
-        File::open(&temporary)?.sync_all()?;
-        fs::rename(&temporary, path)
-    };
-    write().map_err(|source| {
-        // Best effort: the error that matters is the one that is returned.
-        let _ = fs::remove_file(&temporary);
-        Error::Io { action: "write", path: path.to_owned(), source }
-    })
+    whole_file::replace(path, content).map_err(|source| Error::Io { action: "write", path: path.to_owned(), source })
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::whole_file;
+
 #[cfg(test)]
 mod tests;
 
@@ -115,7 +117,7 @@ impl MetricsWriter {
             Err(source) => return Err(MetricsError::Read { path: path.into(), source }),
         };
         if kept.differs {
-            replace_file(path, &kept.bytes).map_err(written)?;
+            whole_file::replace(path, &kept.bytes).map_err(written)?;
         }
         let file = OpenOptions::new().create(true).append(true).open(path).map_err(written)?;
         Ok(Self { path: path.into(), file })
@@ -200,36 +202,4 @@ fn for_each_line(path: &Path, file: File, mut visit: impl FnMut(&[u8], Record)) 
 
 fn null_as_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
-}
-
-/// Replaces `path` by `bytes` so that a reader, or a crash, sees the old file or the new one.
-pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
-    name.push(".partial");
-    let partial = path.with_file_name(name);
-    let result = write_synced(&partial, bytes).and_then(|()| std::fs::rename(&partial, path));
-    if result.is_err() {
-        // The first error is the one to report.
-        let _ = std::fs::remove_file(&partial);
-        return result;
-    }
-    sync_folder_of(path)
-}
-
-fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
-}
-
-/// Makes a rename durable; on systems where a folder cannot be opened there is nothing to do.
-fn sync_folder_of(path: &Path) -> io::Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    match File::open(folder) {
-        Ok(folder) => folder.sync_all(),
-        Err(_) => Ok(()),
-    }
 }

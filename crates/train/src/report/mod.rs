@@ -16,7 +16,8 @@ mod tests;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::metrics::{Record, replace_file};
+use crate::metrics::Record;
+use crate::whole_file;
 
 /// What a report shows. All strings are plain text; the page escapes them.
 ///
@@ -91,5 +92,5 @@ pub struct ReportError {
 /// # Errors
 /// If the file cannot be written.
 pub fn write(path: &Path, report: &Report) -> Result<(), ReportError> {
-    replace_file(path, page::html(report).as_bytes()).map_err(|source| ReportError { path: path.into(), source })
+    whole_file::replace(path, page::html(report).as_bytes()).map_err(|source| ReportError { path: path.into(), source })
 }
