@@ -153,7 +153,7 @@ fn a_failed_write_leaves_the_earlier_page() {
     let path = dir.path().join("report.html");
     std::fs::write(&path, "earlier").expect("written");
     // A folder in the place of the temporary file makes writing it fail.
-    std::fs::create_dir(dir.path().join("report.html.partial")).expect("created");
+    std::fs::create_dir(dir.path().join("report.html.tmp")).expect("created");
     let error = write(&path, &Report::default()).expect_err("not writable");
     assert!(error.to_string().contains("report.html"), "{error}");
     assert_eq!(std::fs::read_to_string(&path).expect("text"), "earlier");
