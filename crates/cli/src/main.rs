@@ -1,2 +1,27 @@
-//! The one binary: `cupola`.
-fn main() {}
+//! The one binary: `cupola`. Reads the command line, runs one command, prints what went wrong.
+
+mod commands;
+mod accounts;
+mod training;
+mod run_report;
+mod baselines;
+mod model_folder;
+mod machine;
+mod signals;
+mod ui;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let arguments = commands::Arguments::parse();
+    match arguments.command.run() {
+        Ok(code) => code,
+        Err(error) if ui::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            ui::print_error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

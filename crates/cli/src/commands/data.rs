@@ -1,0 +1,121 @@
+//! `cupola data`: text to token shards.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand};
+use data::document::{ReadOptions, read_documents, total_bytes};
+use data::fingerprint::fingerprint;
+use data::prepare::{PrepareOptions, prepare};
+use data::shard::WriterOptions;
+use serde::Serialize;
+use tokenizer::Tokenizer;
+
+use crate::ui::progress::Unit;
+use crate::ui::units::{bytes, grouped};
+use crate::ui::{self, Bar};
+
+const EXAMPLES: &str = "\
+EXAMPLES:
+  cupola data prepare --tokenizer tokenizer.json --input books.jsonl.zst --output data/books
+  cupola data prepare --tokenizer gpt2/ --input a.txt b.txt --separator '<|endoftext|>' --output data/ab --overwrite
+
+A config uses the shards with data.train = [\"data/books\"] and [tokenizer.file] path = \"tokenizer.json\".
+With --json: output, n_documents, n_tokens, n_text_bytes, n_shards.";
+
+/// Prepare token shards
+#[derive(Args)]
+pub(crate) struct Data {
+    #[command(subcommand)]
+    command: DataCommand,
+}
+
+#[derive(Subcommand)]
+enum DataCommand {
+    /// Tokenise text into shards that training maps into memory
+    Prepare(Prepare),
+}
+
+impl Data {
+    pub(super) fn run(self) -> Result<()> {
+        match self.command {
+            DataCommand::Prepare(command) => command.run(),
+        }
+    }
+}
+
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+struct Prepare {
+    /// A tokenizer.json, or a folder with one or with vocab.json and merges.txt
+    #[arg(long, value_name = "FILE")]
+    tokenizer: PathBuf,
+    /// .txt, .jsonl, .txt.zst or .jsonl.zst
+    #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
+    input: Vec<PathBuf>,
+    /// Folder for the shards
+    #[arg(long, value_name = "DIR")]
+    output: PathBuf,
+    /// Cut .txt files into documents at this text
+    #[arg(long, value_name = "TEXT")]
+    separator: Option<String>,
+    /// Accept text that is not UTF-8
+    #[arg(long)]
+    raw_bytes: bool,
+    /// Replace a dataset that is already there
+    #[arg(long)]
+    overwrite: bool,
+    /// Print one JSON object instead
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Output {
+    output: PathBuf,
+    n_documents: u64,
+    n_tokens: u64,
+    n_text_bytes: u64,
+    n_shards: usize,
+}
+
+impl Prepare {
+    fn run(self) -> Result<()> {
+        let total = total_bytes(&self.input)?;
+        let tokenizer = Tokenizer::from_file(&self.tokenizer)?;
+        let options = ReadOptions { raw_bytes: self.raw_bytes, separator: self.separator, ..ReadOptions::default() };
+        let documents = read_documents(&self.input, options)?;
+        if let Some(parent) = self.output.parent() {
+            fs::create_dir_all(parent).with_context(|| format!("cannot make the folder {}", parent.display()))?;
+        }
+        let options = PrepareOptions {
+            output: self.output.clone(),
+            overwrite: self.overwrite,
+            append_end_of_text: true,
+            tokenizer_xxh3: fingerprint(&tokenizer),
+            max_tokens_per_shard: WriterOptions::DEFAULT_TOKENS_PER_SHARD,
+        };
+        let bar = std::cell::RefCell::new(Bar::new("Tokenising", total, Unit::Bytes));
+        let summary = prepare(documents, &tokenizer, options, &|event| bar.borrow_mut().set(event.input_bytes))?;
+        bar.borrow().clear();
+        let totals = summary.totals;
+        let output = Output {
+            output: self.output,
+            n_documents: totals.n_documents,
+            n_tokens: totals.n_tokens,
+            n_text_bytes: totals.n_text_bytes,
+            n_shards: summary.n_shards,
+        };
+        ui::print_result(self.json, &output, &|| {
+            let bytes_per_token = output.n_text_bytes as f64 / output.n_tokens as f64;
+            ui::pairs(&[
+                ("output".to_owned(), output.output.display().to_string()),
+                ("documents".to_owned(), grouped(output.n_documents)),
+                ("tokens".to_owned(), grouped(output.n_tokens)),
+                ("text".to_owned(), format!("{}, {bytes_per_token:.2} bytes per token", bytes(output.n_text_bytes))),
+                ("shards".to_owned(), output.n_shards.to_string()),
+            ])
+        })
+    }
+}

@@ -1,0 +1,47 @@
+//! `cupola tokenizer`: make, use and look into tokenizers.
+
+mod train;
+mod encode;
+mod decode;
+mod inspect;
+mod utf8;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+
+const EXAMPLES: &str = "\
+EXAMPLES:
+  cupola tokenizer train --input books.jsonl.zst --vocab-size 4096 --output tokenizer.json
+  cupola tokenizer encode --tokenizer tokenizer.json --text 'Hello, world'
+  cupola tokenizer inspect tokenizer.json";
+
+/// Make, use and look into tokenizers
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Tokenizer {
+    #[command(subcommand)]
+    command: TokenizerCommand,
+}
+
+#[derive(Subcommand)]
+enum TokenizerCommand {
+    /// Learn a vocabulary from text
+    Train(train::Train),
+    /// Text to ids
+    Encode(encode::Encode),
+    /// Ids to text
+    Decode(decode::Decode),
+    /// Say what is in a vocabulary
+    Inspect(inspect::Inspect),
+}
+
+impl Tokenizer {
+    pub(super) fn run(self) -> Result<()> {
+        match self.command {
+            TokenizerCommand::Train(command) => command.run(),
+            TokenizerCommand::Encode(command) => command.run(),
+            TokenizerCommand::Decode(command) => command.run(),
+            TokenizerCommand::Inspect(command) => command.run(),
+        }
+    }
+}

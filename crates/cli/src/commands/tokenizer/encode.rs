@@ -1,0 +1,82 @@
+//! `cupola tokenizer encode`: text to ids.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use tokenizer::Tokenizer;
+
+use super::utf8::CheckedUtf8;
+
+const EXAMPLES: &str = "\
+EXAMPLES:
+  cupola tokenizer encode --tokenizer tokenizer.json --text 'Hello, world'
+  cupola tokenizer encode --tokenizer gpt2/ --input book.txt --json > ids.json
+  zstdcat book.txt.zst | cupola tokenizer encode --tokenizer tokenizer.json
+
+Special tokens in the text are recognised. Memory does not grow with the text. With --json: {\"ids\": [...]}.";
+
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Encode {
+    /// A tokenizer.json, or a folder with one or with vocab.json and merges.txt
+    #[arg(long, value_name = "FILE")]
+    tokenizer: PathBuf,
+    /// The text; without --text and --input it is read from standard input
+    #[arg(long, value_name = "TEXT", conflicts_with = "input")]
+    text: Option<String>,
+    /// A file, all of which is text; a name that ends in .zst is decompressed
+    #[arg(long, value_name = "FILE")]
+    input: Option<PathBuf>,
+    /// Accept text that is not UTF-8
+    #[arg(long)]
+    raw_bytes: bool,
+    /// Print one JSON object instead
+    #[arg(long)]
+    json: bool,
+}
+
+impl Encode {
+    pub(super) fn run(self) -> Result<()> {
+        let tokenizer = Tokenizer::from_file(&self.tokenizer)?;
+        let mut output = BufWriter::new(io::stdout().lock());
+        let text = self.reader()?;
+        let (start, separator, end) = if self.json { ("{\"ids\":[", ",", "]}\n") } else { ("", " ", "\n") };
+        let written = "cannot write to standard output";
+        output.write_all(start.as_bytes()).context(written)?;
+        for (i, id) in tokenizer.encode_stream(text).enumerate() {
+            let id = id.with_context(|| self.source())?;
+            let separator = if i == 0 { "" } else { separator };
+            write!(output, "{separator}{id}").context(written)?;
+        }
+        output.write_all(end.as_bytes()).and_then(|()| output.flush()).context(written)
+    }
+
+    fn source(&self) -> String {
+        match &self.input {
+            Some(path) => format!("cannot encode {}", path.display()),
+            None if self.text.is_some() => "cannot encode the text of --text".to_owned(),
+            None => "cannot encode standard input".to_owned(),
+        }
+    }
+
+    fn reader(&self) -> Result<Box<dyn BufRead + '_>> {
+        let bytes: Box<dyn Read + '_> = match (&self.text, &self.input) {
+            (Some(text), _) => Box::new(text.as_bytes()),
+            (None, None) => Box::new(io::stdin().lock()),
+            (None, Some(path)) => {
+                let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+                match path.extension().is_some_and(|extension| extension == "zst") {
+                    true => Box::new(zstd::Decoder::new(file).with_context(|| self.source())?),
+                    false => Box::new(file),
+                }
+            }
+        };
+        Ok(match self.raw_bytes {
+            true => Box::new(BufReader::with_capacity(1 << 16, bytes)),
+            false => Box::new(BufReader::with_capacity(1 << 16, CheckedUtf8::new(bytes))),
+        })
+    }
+}

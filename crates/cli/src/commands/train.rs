@@ -1,0 +1,191 @@
+//! `cupola train`: the run that a config file describes.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use nn::{Transformer, hugging_face};
+use serde::Serialize;
+use train::plan::{self, Plan};
+use train::{Error, RunConfig, RunFolder};
+
+use super::program;
+use crate::accounts::{Estimate, pairs};
+use crate::run_report::{self, Summary};
+use crate::training::{self, Outcome};
+use crate::ui;
+
+const EXAMPLES: &str = "\
+EXAMPLES:
+  cupola train configs/shakespeare-char.toml
+  cupola train configs/shakespeare-char.toml --set training.steps=500 --set model.n_layers=2 --run runs/short
+  cupola train --run runs/short --resume              go on with the config of the run itself
+  cupola train configs/cs336-17m.toml --print-config  the effective config, everything automatic chosen
+  cupola train CONFIG.toml --init-from gpt2           start from weights of a Hugging Face folder
+
+A run that was stopped or killed goes on by itself when it is started again. Ctrl-C finishes the step, writes a
+checkpoint and says how to go on; a second one ends at once. With --json: the content of summary.json, or
+{\"status\": \"stopped\", ...}.";
+
+/// A step is timed before a run if it takes less than about this.
+const TIMING_BUDGET_SECONDS: f64 = 2.0;
+
+/// Train the model that a config file describes
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Train {
+    /// The run's config; may be left out with --resume
+    #[arg(required_unless_present = "resume")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    options: RunOptions,
+    /// The run's folder [default: runs/<name of the config>]
+    #[arg(long, value_name = "DIR")]
+    run: Option<PathBuf>,
+    /// Go on with a run, or fail if there is none
+    #[arg(long)]
+    resume: bool,
+    /// Start from the weights in this folder (config.json, model.safetensors) instead of fresh ones
+    #[arg(long, value_name = "FOLDER")]
+    init_from: Option<PathBuf>,
+    /// Print the effective config and do nothing
+    #[arg(long)]
+    print_config: bool,
+    /// Print one JSON object at the end
+    #[arg(long)]
+    json: bool,
+}
+
+/// What changes a config from the command line.
+#[derive(Args)]
+pub(super) struct RunOptions {
+    /// Change one key of the config, such as model.n_layers=6; may be given several times
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// auto, cpu or cuda:N; short for --set training.device=…
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
+}
+
+impl RunOptions {
+    /// Reads a config file with the changes applied.
+    pub(super) fn read(&self, path: &Path) -> Result<RunConfig> {
+        Ok(RunConfig::from_file(path, &self.settings())?)
+    }
+
+    /// All changes as `key=value`.
+    pub(super) fn settings(&self) -> Vec<String> {
+        let device = self.device.iter().map(|device| format!("training.device={device}"));
+        self.set.iter().cloned().chain(device).collect()
+    }
+}
+
+/// The result of a run that was stopped.
+#[derive(Serialize)]
+struct StoppedOutput<'a> {
+    status: &'static str,
+    run: &'a Path,
+    step: u64,
+}
+
+/// Tells a program that a run was stopped; a person was told already.
+pub(super) fn print_stopped(json: bool, run: &Path, step: u64) -> Result<()> {
+    if json { ui::print_json(&StoppedOutput { status: "stopped", run, step }) } else { Ok(()) }
+}
+
+impl Train {
+    pub(super) fn run(self) -> Result<ExitCode> {
+        let path = self.folder()?;
+        let config = self.read_config(&path)?;
+        if self.print_config {
+            let config = plan::choose(&config)?;
+            ui::print_result(self.json, &config, &|| config.to_text())?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let initial = self.init_from.as_deref().map(|folder| initial_weights(folder, &config)).transpose()?;
+        let started = training::start(&path, &config)?;
+        let folder = started.folder.clone();
+        if folder.is_finished() {
+            let summary = Summary::read(&folder)?;
+            ui::note(&format!("the run in {} is finished", path.display()));
+            self.show(&path, &summary)?;
+            ui::note("to train anew, choose another folder with --run, or delete this one");
+            return Ok(ExitCode::SUCCESS);
+        }
+        ui::note(&format!("run {}", path.display()));
+        say_plan(&started.config)?;
+        let config = started.config.clone();
+        let to_go_on = format!("train --run {} --resume", path.display());
+        match training::train(started, initial, &to_go_on)? {
+            Outcome::Stopped { step, exit_code } => {
+                print_stopped(self.json, &path, step)?;
+                Ok(exit_code)
+            }
+            Outcome::Finished(finished) => {
+                let summary = run_report::finish(&folder, &config, &finished, &[], Vec::new())?;
+                self.show(&path, &summary)?;
+                Ok(ExitCode::SUCCESS)
+            }
+        }
+    }
+
+    /// The run's folder: as given, or named after the config.
+    fn folder(&self) -> Result<PathBuf> {
+        if let Some(run) = &self.run {
+            return Ok(run.clone());
+        }
+        let Some(config) = &self.config else {
+            bail!("which run is to go on?\nhint: name its folder with --run, or its config");
+        };
+        let stem = config.file_stem().with_context(|| format!("{} is not a file", config.display()))?;
+        Ok(Path::new("runs").join(stem))
+    }
+
+    fn read_config(&self, run: &Path) -> Result<RunConfig> {
+        let folder = RunFolder::new(run);
+        if self.resume && !folder.is_started() {
+            return Err(Error::NothingToResume { path: run.to_owned() }.into());
+        }
+        match &self.config {
+            Some(config) => self.options.read(config),
+            None => self.options.read(&folder.config()),
+        }
+    }
+
+    fn show(&self, path: &Path, summary: &Summary) -> Result<()> {
+        ui::print_result(self.json, summary, &|| {
+            format!(
+                "{}\nreport:  {}\nto talk: {} chat {}\n",
+                ui::pairs(&summary.pairs()),
+                path.join("report.html").display(),
+                program(),
+                path.display()
+            )
+        })
+    }
+}
+
+/// Prints what the run will take, and refuses one that does not fit.
+pub(super) fn say_plan(config: &RunConfig) -> Result<()> {
+    let plan = Plan::of(config);
+    plan.check_memory()?;
+    ui::note(ui::pairs(&pairs(&plan, &Estimate::of(config, &plan, TIMING_BUDGET_SECONDS))).trim_end());
+    Ok(())
+}
+
+/// Weights to start from; they must be those of the config's model.
+fn initial_weights(folder: &Path, config: &RunConfig) -> Result<Transformer> {
+    let model = hugging_face::load(folder)?;
+    let (found, wanted) = (model.config(), &config.model);
+    // How fresh weights would be drawn is no property of weights that exist.
+    let comparable = nn::ModelConfig { init: wanted.init.clone(), ..found.clone() };
+    if comparable != *wanted {
+        bail!(
+            "the model in {} is not that of the config\nfound    {comparable:?}\nexpected {wanted:?}\n\
+             hint: set the keys of [model] to those found",
+            folder.display()
+        );
+    }
+    Ok(model)
+}

@@ -1,0 +1,150 @@
+//! A run from its config to its end, or to where it was asked to stop, shown as it goes.
+
+mod inputs;
+mod start;
+
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use nn::Transformer;
+use tokenizer::Tokenizer;
+use train::metrics::{Record, Validation};
+use train::run::End;
+use train::{Event, RunConfig, Trainer};
+
+use crate::commands::program;
+use crate::signals::StopRequest;
+use crate::ui::progress::Unit;
+use crate::ui::units::{compact, duration, grouped, percent};
+use crate::ui::{self, Bar};
+
+pub(crate) use start::{Started, select_kernel, start};
+
+/// How a run ended.
+pub(crate) enum Outcome {
+    /// At its end.
+    Finished(Box<FinishedRun>),
+    /// Before its end, because it was asked to; a checkpoint is there.
+    Stopped {
+        /// Steps done.
+        step: u64,
+        /// What the process ends with.
+        exit_code: ExitCode,
+    },
+}
+
+/// What a run leaves in memory.
+pub(crate) struct FinishedRun {
+    /// Not on the tape.
+    pub(crate) model: Transformer,
+    /// Text to tokens and back.
+    pub(crate) tokenizer: Tokenizer,
+    /// The beginning of the held-out text.
+    pub(crate) held_out_opening: String,
+    /// Over all of the held-out text.
+    pub(crate) validation: Validation,
+    /// Operations per second of a matrix product on this machine.
+    pub(crate) matrix_product_rate: f64,
+}
+
+/// Prepares the inputs of a started run and trains. `to_go_on` is the command that goes on with it.
+///
+/// # Errors
+/// Whatever stops a run; the newest checkpoint stays good.
+pub(crate) fn train(started: Started, initial: Option<Transformer>, to_go_on: &str) -> Result<Outcome> {
+    let Started { folder, config, lock } = started;
+    let inputs = inputs::prepare(&folder, &config)?;
+    say_inputs(&inputs);
+    let stop = StopRequest::listen().context("cannot listen for ctrl-c and SIGTERM")?;
+    let mut trainer = Trainer::new(&folder, lock, &config, &inputs, initial)?;
+    let from_step = trainer.progress().step;
+    if from_step > 0 {
+        ui::note(&format!("going on from step {} of {}", grouped(from_step), grouped(config.training.steps)));
+    }
+
+    let mut view = View::new(&config, from_step);
+    let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64());
+    let end = trainer.run(stop.flag(), &clock, &mut |event| view.show(event))?;
+    view.bar.clear();
+    let validation = match end {
+        End::Stopped => {
+            let step = trainer.progress().step;
+            let (done, steps) = (grouped(step), grouped(config.training.steps));
+            ui::note(&format!("stopped after step {done} of {steps}, and all of it is in the checkpoint"));
+            ui::note(&format!("to go on: {} {to_go_on}", program()));
+            return Ok(Outcome::Stopped { step, exit_code: stop.exit_code() });
+        }
+        End::Finished { validation } => validation,
+    };
+    Ok(Outcome::Finished(Box::new(FinishedRun {
+        model: trainer.model().detached(),
+        held_out_opening: inputs::opening(&inputs, config.model.context_length),
+        tokenizer: inputs.tokenizer,
+        validation,
+        matrix_product_rate: trainer.ceiling(),
+    })))
+}
+
+fn say_inputs(inputs: &train::prepare::Inputs) {
+    let part = |dataset: &data::shard::Dataset| {
+        format!("{} tokens ({} of text)", compact(dataset.n_tokens() as f64), ui::units::bytes(dataset.n_text_bytes()))
+    };
+    let ids = grouped(inputs.tokenizer.vocab_size() as u64);
+    let (train, validation) = (part(&inputs.train), part(&inputs.validation));
+    ui::note(&format!("data: {train} to train on, {validation} held out, a vocabulary of {ids}"));
+}
+
+/// A run on the screen.
+struct View {
+    bar: Bar,
+    steps: u64,
+}
+
+impl View {
+    fn new(config: &RunConfig, from_step: u64) -> Self {
+        let steps = config.training.steps;
+        View { bar: Bar::resumed("Training", from_step, steps, Unit::Count), steps }
+    }
+
+    fn show(&mut self, event: Event<'_>) {
+        match event {
+            Event::Step(record) => {
+                let done = record.step + 1;
+                let message = self.step_text(record, done);
+                self.bar.set_with(done, &message);
+                if let Some(validation) = &record.validation {
+                    self.bar.line(&validation_line(record, validation));
+                }
+            }
+            Event::Validating(done, total) => {
+                self.bar.set_message(&format!("validating, sequence {} of {}", grouped(done), grouped(total)));
+            }
+            Event::Checkpoint(path) => self.bar.line(&format!("checkpoint {}", path.display())),
+        }
+    }
+
+    fn step_text(&self, record: &Record, done: u64) -> String {
+        let mfu = record.mfu.map_or(String::new(), |mfu| format!("  MFU {}", percent(mfu)));
+        format!(
+            "step {} of {}  loss {:.3}  {} tokens/s{mfu}  {} elapsed  {} left",
+            grouped(done),
+            grouped(self.steps),
+            record.loss,
+            grouped(record.tokens_per_second as u64),
+            duration(record.elapsed_seconds),
+            duration(self.bar.remaining_seconds(done)),
+        )
+    }
+}
+
+fn validation_line(record: &Record, validation: &Validation) -> String {
+    let bits = validation.bits_per_byte.map_or(String::new(), |bits| format!(", {bits:.3} bits per byte"));
+    format!(
+        "step {}: loss {:.3}, held-out loss {:.3}{bits} (after {})",
+        grouped(record.step + 1),
+        record.loss,
+        validation.loss,
+        duration(record.elapsed_seconds)
+    )
+}
