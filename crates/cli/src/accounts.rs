@@ -38,7 +38,13 @@ impl Estimate {
         // Two micro-batches, one of them to warm up, and room for an estimate that is too low by half.
         let fits = plan.check_memory().is_ok() && 4.0 * seconds(tokens_per_micro_step) < budget_seconds;
         let step_seconds = match fits {
-            true => timed_step(config, plan),
+            true => {
+                let seconds = timed_step(config, plan);
+                // The run that may follow shall find the memory as if nothing had been timed.
+                tensor::memory::trim();
+                tensor::memory::reset_peak();
+                seconds
+            }
             false => seconds(plan.tokens_per_step as f64),
         };
         Estimate {
@@ -94,11 +100,17 @@ pub(crate) fn pairs(plan: &Plan, estimate: &Estimate) -> Vec<(String, String)> {
             format!("{} ({embedding} of them in embedding and head)", grouped(plan.parameters as u64))
         }),
         pair("training FLOPs", format!("{training}, {} in all", compact(plan.training_flops))),
-        pair("tokens", format!("{} in all, {} per step{accumulation}", grouped(plan.tokens), grouped(plan.tokens_per_step))),
+        pair(
+            "tokens",
+            format!("{} in all, {} per step{accumulation}", grouped(plan.tokens), grouped(plan.tokens_per_step)),
+        ),
         pair("memory", format!("{}{available}", bytes(plan.memory_bytes as u64))),
         pair("", memory_parts(plan).map(|(name, n)| format!("{name} {}", bytes(n as u64))).join(", ")),
         pair("KV cache", format!("{} per token of generation", bytes(plan.kv_cache_bytes_per_token as u64))),
-        pair("matrix products", format!("{} measured here", with_unit(estimate.matrix_product_flops_per_second, "FLOP/s"))),
+        pair(
+            "matrix products",
+            format!("{} measured here", with_unit(estimate.matrix_product_flops_per_second, "FLOP/s")),
+        ),
         pair("time", {
             let (time, speed) = (duration(estimate.estimated_seconds), grouped(estimate.tokens_per_second as u64));
             format!("about {time} at {speed} tokens/s ({})", estimate.remark())
@@ -127,9 +139,8 @@ pub(crate) fn tables(plan: &Plan) -> Vec<Table> {
             compact(plan.training_flops_per_token)
         ),
     };
-    let memory_row = |name: &str, n: usize| {
-        vec![name.to_owned(), bytes(n as u64), percent(n as f64 / plan.memory_bytes as f64)]
-    };
+    let memory_row =
+        |name: &str, n: usize| vec![name.to_owned(), bytes(n as u64), percent(n as f64 / plan.memory_bytes as f64)];
     let memory = Table {
         title: "Memory of a training step".to_owned(),
         header: ["part", "bytes", "share"].map(str::to_owned).to_vec(),

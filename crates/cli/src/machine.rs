@@ -46,7 +46,17 @@ impl Machine {
 }
 
 fn memory_bytes() -> Option<u64> {
-    let kibibytes = field_of(Path::new("/proc/meminfo"), "MemTotal")?;
+    bytes_in(Path::new("/proc/meminfo"), "MemTotal")
+}
+
+/// The most memory that this process has held at once, if the system tells.
+pub(crate) fn peak_memory_bytes() -> Option<u64> {
+    bytes_in(Path::new("/proc/self/status"), "VmHWM")
+}
+
+/// A value that is given in kB.
+fn bytes_in(path: &Path, key: &str) -> Option<u64> {
+    let kibibytes = field_of(path, key)?;
     Some(kibibytes.trim_end_matches("kB").trim().parse::<u64>().ok()? * 1024)
 }
 

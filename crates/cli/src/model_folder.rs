@@ -40,7 +40,8 @@ impl LoadedModel {
             bail!("there is no folder {}\nhint: `cupola train` and `cupola quickstart` make one", path.display());
         };
         let has_chat_template = path.join("chat_template.jinja").is_file()
-            || std::fs::read_to_string(path.join("tokenizer_config.json")).is_ok_and(|t| t.contains("\"chat_template\""));
+            || std::fs::read_to_string(path.join("tokenizer_config.json"))
+                .is_ok_and(|t| t.contains("\"chat_template\""));
         Ok(LoadedModel { model, tokenizer: Tokenizer::from_file(path)?, weights, has_chat_template })
     }
 

@@ -14,7 +14,7 @@ use train::{RunConfig, RunFolder};
 
 use crate::accounts;
 use crate::baselines::Compressed;
-use crate::machine::Machine;
+use crate::machine::{Machine, peak_memory_bytes};
 use crate::training::FinishedRun;
 use crate::ui::units::{bytes, duration, grouped, percent, with_unit};
 
@@ -42,6 +42,10 @@ pub(crate) struct Summary {
     pub(crate) mfu: f64,
     /// Measured on this machine.
     pub(crate) matrix_product_flops_per_second: f64,
+    /// What the plan said that a step takes.
+    pub(crate) planned_memory_bytes: usize,
+    /// The most memory that the last process of the run held, program and preparation included, if the system tells.
+    pub(crate) peak_memory_bytes: Option<u64>,
     /// Over all of the held-out text.
     pub(crate) validation: Validation,
     /// The held-out text compressed by this model and by others.
@@ -69,7 +73,10 @@ impl Summary {
         let path = folder.summary();
         let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         serde_json::from_slice(&text).with_context(|| {
-            format!("{} is not a run's summary\nhint: delete it and start the run again to write it anew", path.display())
+            format!(
+                "{} is not a run's summary\nhint: delete it and start the run again to write it anew",
+                path.display()
+            )
         })
     }
 
@@ -82,20 +89,20 @@ impl Summary {
     /// The results that matter most as `(name, value)`.
     pub(crate) fn pairs(&self) -> Vec<(String, String)> {
         let pair = |name: &str, value: String| (name.to_owned(), value);
-        let mut pairs = vec![pair("held-out loss", format!("{:.4} nats per token", self.validation.loss))];
+        let mut pairs = vec![pair("held-out loss, nats per token", format!("{:.4}", self.validation.loss))];
         pairs.extend(self.bits_per_byte().map(|bits| pair("bits per byte", format!("{bits:.3}"))));
         pairs.extend([
             pair("parameters", grouped(self.parameters as u64)),
             pair("tokens", grouped(self.tokens)),
             pair("training time", duration(self.elapsed_seconds)),
             pair("tokens/s", grouped(self.tokens_per_second as u64)),
-            pair("MFU", format!("{} of {}", percent(self.mfu), self.matrix_rate_text())),
+            pair(&format!("MFU of the {} measured", self.matrix_rate_text()), percent(self.mfu)),
         ]);
         pairs
     }
 
     fn matrix_rate_text(&self) -> String {
-        format!("{} of a matrix product", with_unit(self.matrix_product_flops_per_second, "FLOP/s"))
+        with_unit(self.matrix_product_flops_per_second, "FLOP/s")
     }
 }
 
@@ -120,6 +127,8 @@ pub(crate) fn finish(
         tokens_per_second,
         mfu: plan.training_flops_per_token * tokens_per_second / finished.matrix_product_rate,
         matrix_product_flops_per_second: finished.matrix_product_rate,
+        planned_memory_bytes: plan.memory_bytes,
+        peak_memory_bytes: peak_memory_bytes(),
         validation: finished.validation.clone(),
         compression,
         samples: samples(finished, prompts)?,

@@ -124,16 +124,17 @@ impl View {
         }
     }
 
+    /// The most wanted first: a narrow terminal cuts the end off.
     fn step_text(&self, record: &Record, done: u64) -> String {
         let mfu = record.mfu.map_or(String::new(), |mfu| format!("  MFU {}", percent(mfu)));
         format!(
-            "step {} of {}  loss {:.3}  {} tokens/s{mfu}  {} elapsed  {} left",
+            "step {} of {}  loss {:.3}  {} left  {} tokens/s{mfu}  {} elapsed",
             grouped(done),
             grouped(self.steps),
             record.loss,
+            duration(self.bar.remaining_seconds(done)),
             grouped(record.tokens_per_second as u64),
             duration(record.elapsed_seconds),
-            duration(self.bar.remaining_seconds(done)),
         )
     }
 }

@@ -63,4 +63,20 @@ pub enum Error {
         /// Why it is not there.
         reason: String,
     },
+    /// The driver of a graphics processor refused, or work given to it earlier failed.
+    #[error("cannot {action}: {reason}")]
+    Cuda {
+        /// What was being done.
+        action: &'static str,
+        /// The driver's answer.
+        reason: String,
+    },
+    /// A kernel does not compile.
+    #[error("cannot compile the kernel {name}: {reason}")]
+    Kernel {
+        /// The source.
+        name: &'static str,
+        /// The compiler's log.
+        reason: String,
+    },
 }

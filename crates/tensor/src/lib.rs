@@ -26,6 +26,7 @@ mod autograd;
 pub mod random;
 pub mod io;
 pub mod cpu;
+pub mod cuda;
 pub mod ops;
 pub mod testing;
 

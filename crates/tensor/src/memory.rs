@@ -4,7 +4,8 @@
 //! for every 4 KiB of it on the next step, which on a small model is a tenth of the time. So buffers of dropped tensors
 //! wait here, by size class, for the next tensor of their size.
 //!
-//! Two rules keep the resident memory close to what is alive:
+//! Three rules keep the resident memory close to what is alive:
+//! - large buffers are pages of their own, not pieces of a heap that keeps what is freed;
 //! - size classes are an eighth of an octave apart, and the slack of a class is never touched, so never resident;
 //! - a request that finds no waiting buffer first releases waiting ones of other sizes, those that wait longest first, as
 //!   long as alive, waiting and requested bytes together exceed the highest count of alive bytes so far.
@@ -13,12 +14,13 @@
 //! unspecified until its operation has written them, and every operation writes all of its output.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
-use half::bf16;
+use bytemuck::Pod;
+use memmap2::MmapMut;
 
-/// Buffers below this size (bytes) go straight to the system allocator.
-const SMALLEST_CACHED: usize = 1 << 14;
+/// Buffers below this size (bytes) come from the heap and go back to it.
+const SMALLEST_CACHED: usize = 1 << 16;
 /// Waiting bytes that are tolerated beyond the peak of alive ones.
 const SLACK: usize = 16 << 20;
 
@@ -49,64 +51,21 @@ pub fn trim() {
     lock().release(usize::MAX);
 }
 
-/// Element types that tensors hold.
-pub(crate) trait Element: Copy + Default + Send + Sync + 'static {
-    fn waiting(cache: &mut Cache) -> &mut Waiting<Self>;
-}
-
-/// Waiting buffers of one element type by capacity, each with the time at which it began to wait, the oldest first.
-type Waiting<T> = BTreeMap<usize, VecDeque<(u64, Vec<T>)>>;
-
-#[derive(Default)]
-pub(crate) struct Cache {
-    f32s: Waiting<f32>,
-    bf16s: Waiting<bf16>,
-    u32s: Waiting<u32>,
+/// Waiting pages.
+struct Cache {
+    /// By size class, each with the time at which it began to wait, the oldest first.
+    waiting: BTreeMap<usize, VecDeque<(u64, MmapMut)>>,
     stats: Stats,
     /// Counts buffers that began to wait.
     time: u64,
 }
 
-static CACHE: Mutex<Option<Cache>> = Mutex::new(None);
+static CACHE: Mutex<Cache> =
+    Mutex::new(Cache { waiting: BTreeMap::new(), stats: Stats { alive: 0, peak_alive: 0, waiting: 0 }, time: 0 });
 
-struct Locked(std::sync::MutexGuard<'static, Option<Cache>>);
-
-impl std::ops::Deref for Locked {
-    type Target = Cache;
-    fn deref(&self) -> &Cache {
-        self.0.as_ref().expect("filled by lock()")
-    }
-}
-
-impl std::ops::DerefMut for Locked {
-    fn deref_mut(&mut self) -> &mut Cache {
-        self.0.as_mut().expect("filled by lock()")
-    }
-}
-
-fn lock() -> Locked {
+fn lock() -> MutexGuard<'static, Cache> {
     // A panic elsewhere cannot leave the cache half-changed: no user code runs under the lock.
-    let mut guard = CACHE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    guard.get_or_insert_with(Cache::default);
-    Locked(guard)
-}
-
-impl Element for f32 {
-    fn waiting(cache: &mut Cache) -> &mut Waiting<f32> {
-        &mut cache.f32s
-    }
-}
-
-impl Element for bf16 {
-    fn waiting(cache: &mut Cache) -> &mut Waiting<bf16> {
-        &mut cache.bf16s
-    }
-}
-
-impl Element for u32 {
-    fn waiting(cache: &mut Cache) -> &mut Waiting<u32> {
-        &mut cache.u32s
-    }
+    CACHE.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 impl Cache {
@@ -115,118 +74,118 @@ impl Cache {
     fn release(&mut self, bytes: usize) {
         let mut released = 0;
         while released < bytes {
-            let since = [oldest(&self.f32s), oldest(&self.bf16s), oldest(&self.u32s)];
-            let freed = match since.iter().flatten().min() {
-                None => break,
-                first if first == since[0].as_ref() => release_oldest(&mut self.f32s),
-                first if first == since[1].as_ref() => release_oldest(&mut self.bf16s),
-                _ => release_oldest(&mut self.u32s),
-            };
-            released += freed;
-            self.stats.waiting -= freed;
+            let oldest = self.waiting.iter().filter_map(|(&class, buffers)| Some((buffers.front()?.0, class))).min();
+            let Some((_, class)) = oldest else { break };
+            self.waiting.get_mut(&class).and_then(VecDeque::pop_front);
+            released += class;
+            self.stats.waiting -= class;
         }
+    }
+
+    fn count_alive(&mut self, bytes: usize) {
+        self.stats.alive += bytes;
+        self.stats.peak_alive = self.stats.peak_alive.max(self.stats.alive);
+    }
+
+    /// Pages for `bytes`, which are counted as alive already.
+    fn pages(&mut self, bytes: usize) -> Option<MmapMut> {
+        let class = size_class(bytes);
+        // The one that waits shortest: the others may be of a size that is no longer asked for.
+        if let Some((_, pages)) = self.waiting.get_mut(&class).and_then(VecDeque::pop_back) {
+            self.stats.waiting -= class;
+            return Some(pages);
+        }
+        let over = (self.stats.alive + self.stats.waiting).saturating_sub(self.stats.peak_alive + SLACK);
+        self.release(over);
+        None
     }
 }
 
-/// Since when the buffer waits that waits longest, and its capacity.
-fn oldest<T>(waiting: &Waiting<T>) -> Option<(u64, usize)> {
-    waiting.iter().filter_map(|(&class, buffers)| Some((buffers.front()?.0, class))).min()
+/// The bytes to map for a buffer of `bytes`: the next of eight steps per octave.
+fn size_class(bytes: usize) -> usize {
+    let step = (bytes.next_power_of_two() >> 4).max(1);
+    bytes.div_ceil(step) * step
 }
 
-/// Returns the buffer that waits longest to the system; its bytes.
-fn release_oldest<T>(waiting: &mut Waiting<T>) -> usize {
-    let Some((_, class)) = oldest(waiting) else { return 0 };
-    waiting.get_mut(&class).and_then(VecDeque::pop_front);
-    class * size_of::<T>()
+/// An owned buffer whose pages return to the cache when it is dropped.
+pub(crate) struct Buffer<T: Pod> {
+    memory: Memory<T>,
+    len: usize,
 }
 
-/// The capacity for `len` elements: the next of eight steps per octave.
-fn size_class(len: usize) -> usize {
-    let step = (len.next_power_of_two() >> 4).max(1);
-    len.div_ceil(step) * step
+enum Memory<T> {
+    Heap(Vec<T>),
+    /// `None` only while it is being dropped.
+    Pages(Option<MmapMut>),
 }
 
-/// An owned buffer that returns to the cache when dropped.
-pub(crate) struct Buffer<T: Element> {
-    elements: Vec<T>,
-}
-
-impl<T: Element> Buffer<T> {
+impl<T: Pod> Buffer<T> {
     /// `len` elements of unspecified value, for outputs that are about to be written in full.
     pub(crate) fn unspecified(len: usize) -> Self {
         let bytes = len * size_of::<T>();
         let mut cache = lock();
-        let reused = (bytes >= SMALLEST_CACHED).then(|| take_waiting(&mut cache, len)).flatten();
-        cache.stats.alive += bytes;
-        if reused.is_none() && bytes >= SMALLEST_CACHED {
-            let most = cache.stats.peak_alive.max(cache.stats.alive) + SLACK;
-            let over = (cache.stats.alive + cache.stats.waiting).saturating_sub(most);
-            cache.release(over);
+        cache.count_alive(bytes);
+        if bytes < SMALLEST_CACHED {
+            return Buffer { memory: Memory::Heap(vec![T::zeroed(); len]), len };
         }
-        cache.stats.peak_alive = cache.stats.peak_alive.max(cache.stats.alive);
+        let waiting = cache.pages(bytes);
         drop(cache);
-
-        let elements = reused.unwrap_or_else(|| {
-            let capacity = if bytes >= SMALLEST_CACHED { size_class(len) } else { len };
-            // `vec!` of zeros maps fresh pages without touching them.
-            let mut fresh = vec![T::default(); capacity];
-            fresh.truncate(len);
-            fresh
-        });
-        Buffer { elements }
+        // Fresh pages are mapped without being touched.
+        let pages = waiting.unwrap_or_else(|| MmapMut::map_anon(size_class(bytes)).expect("memory for a tensor"));
+        Buffer { memory: Memory::Pages(Some(pages)), len }
     }
 
     /// `len` zeros.
     pub(crate) fn zeroed(len: usize) -> Self {
         let mut buffer = Self::unspecified(len);
-        buffer.elements.fill(T::default());
+        buffer.fill(T::zeroed());
         buffer
     }
 
     /// Takes over a vector.
     pub(crate) fn from_vec(elements: Vec<T>) -> Self {
-        let mut cache = lock();
-        cache.stats.alive += elements.len() * size_of::<T>();
-        cache.stats.peak_alive = cache.stats.peak_alive.max(cache.stats.alive);
-        Buffer { elements }
+        lock().count_alive(elements.len() * size_of::<T>());
+        Buffer { len: elements.len(), memory: Memory::Heap(elements) }
+    }
+
+    fn bytes(&self) -> usize {
+        self.len * size_of::<T>()
     }
 }
 
-fn take_waiting<T: Element>(cache: &mut Cache, len: usize) -> Option<Vec<T>> {
-    let class = size_class(len);
-    // The one that waits shortest: the others may be of a size that is no longer asked for.
-    let (_, mut reused) = T::waiting(cache).get_mut(&class)?.pop_back()?;
-    cache.stats.waiting -= class * size_of::<T>();
-    reused.resize(len, T::default());
-    Some(reused)
-}
-
-impl<T: Element> Drop for Buffer<T> {
+impl<T: Pod> Drop for Buffer<T> {
     fn drop(&mut self) {
-        let elements = std::mem::take(&mut self.elements);
+        let bytes = self.bytes();
         let mut cache = lock();
-        cache.stats.alive -= elements.len() * size_of::<T>();
-        let capacity = elements.capacity();
-        let cachable = capacity * size_of::<T>() >= SMALLEST_CACHED && capacity == size_class(capacity);
-        if cachable {
-            cache.stats.waiting += capacity * size_of::<T>();
+        cache.stats.alive -= bytes;
+        if let Memory::Pages(Some(pages)) = std::mem::replace(&mut self.memory, Memory::Pages(None)) {
+            cache.stats.waiting += pages.len();
             cache.time += 1;
             let time = cache.time;
-            T::waiting(&mut cache).entry(capacity).or_default().push_back((time, elements));
+            cache.waiting.entry(pages.len()).or_default().push_back((time, pages));
         }
     }
 }
 
-impl<T: Element> std::ops::Deref for Buffer<T> {
+impl<T: Pod> std::ops::Deref for Buffer<T> {
     type Target = [T];
+
     fn deref(&self) -> &[T] {
-        &self.elements
+        match &self.memory {
+            Memory::Heap(elements) => elements,
+            // Pages are aligned to 4 KiB, so to any element.
+            Memory::Pages(pages) => bytemuck::cast_slice(&pages.as_ref().expect("not dropped")[..self.bytes()]),
+        }
     }
 }
 
-impl<T: Element> std::ops::DerefMut for Buffer<T> {
+impl<T: Pod> std::ops::DerefMut for Buffer<T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        &mut self.elements
+        let bytes = self.bytes();
+        match &mut self.memory {
+            Memory::Heap(elements) => elements,
+            Memory::Pages(pages) => bytemuck::cast_slice_mut(&mut pages.as_mut().expect("not dropped")[..bytes]),
+        }
     }
 }
 
@@ -236,9 +195,9 @@ mod tests {
 
     #[test]
     fn a_size_class_holds_its_length_and_wastes_at_most_an_eighth() {
-        for len in (1..5000).chain([123_456, 1 << 20, (1 << 20) + 1]) {
-            let class = size_class(len);
-            assert!(class >= len && class as f64 <= len as f64 * 1.125 + 1.0, "{len} → {class}");
+        for bytes in (1..5000).chain([123_456, 1 << 20, (1 << 20) + 1]) {
+            let class = size_class(bytes);
+            assert!(class >= bytes && class as f64 <= bytes as f64 * 1.125 + 1.0, "{bytes} → {class}");
             assert_eq!(size_class(class), class, "a class is its own class");
         }
     }
@@ -253,14 +212,14 @@ mod tests {
 
     #[test]
     fn buffers_that_wait_longest_are_released_first() {
-        let mut cache = Cache::default();
+        let mut cache = Cache { waiting: BTreeMap::new(), stats: Stats::default(), time: 0 };
         for (time, class) in [(1, 1 << 16), (2, 1 << 13), (3, 1 << 15)] {
-            cache.f32s.entry(class).or_default().push_back((time, vec![0.0; class]));
-            cache.stats.waiting += class * 4;
+            cache.waiting.entry(class).or_default().push_back((time, MmapMut::map_anon(class).unwrap()));
+            cache.stats.waiting += class;
         }
         cache.release(1);
-        assert_eq!(cache.f32s.values().map(VecDeque::len).sum::<usize>(), 2);
-        assert!(cache.f32s[&(1 << 16)].is_empty(), "the oldest, though the largest");
+        assert_eq!(cache.waiting.values().map(VecDeque::len).sum::<usize>(), 2);
+        assert!(cache.waiting[&(1 << 16)].is_empty(), "the oldest, though the largest");
         cache.release(usize::MAX);
         assert_eq!(cache.stats.waiting, 0);
     }

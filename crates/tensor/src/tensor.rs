@@ -98,6 +98,27 @@ impl Tensor {
         Self::from_elements(shape, Storage::U32(Buffer::from_vec(elements)))
     }
 
+    /// A tensor of copied `elements`; see [`Tensor::from_f32`]. Memory that waits for reuse is used.
+    #[track_caller]
+    pub fn copied_from(shape: &[usize], elements: &[f32]) -> Self {
+        let mut x = Self::unspecified(shape, DType::F32);
+        assert!(
+            x.len() == elements.len(),
+            "a tensor of shape {shape:?} has {} elements, not {}",
+            x.len(),
+            elements.len()
+        );
+        x.f32s_mut().copy_from_slice(elements);
+        x
+    }
+
+    /// A tensor whose element `i`, in row-major order, is `f(i)`.
+    pub fn from_fn(shape: &[usize], f: impl Fn(usize) -> f32) -> Self {
+        let mut x = Self::unspecified(shape, DType::F32);
+        x.f32s_mut().iter_mut().enumerate().for_each(|(i, x)| *x = f(i));
+        x
+    }
+
     /// A tensor of zeros.
     pub fn zeros(shape: &[usize], dtype: DType) -> Self {
         Self::from_elements(shape, Storage::zeroed(shape.iter().product(), dtype))

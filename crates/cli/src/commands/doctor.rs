@@ -36,10 +36,10 @@ const LIBRARY_FOLDERS: [&str; 9] = [
 
 /// Libraries of a GPU, by what they do.
 const LIBRARIES: [(&str, &[&str]); 4] = [
-    ("CUDA driver", &["libcuda.so.1"]),
-    ("run-time compiler", &["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"]),
-    ("matrix products", &["libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"]),
-    ("communication between GPUs", &["libnccl.so.2", "libnccl.so"]),
+    ("CUDA driver (libcuda)", &["libcuda.so.1"]),
+    ("run-time compiler (libnvrtc)", &["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"]),
+    ("matrix products (libcublasLt)", &["libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"]),
+    ("GPU communication (libnccl)", &["libnccl.so.2", "libnccl.so"]),
 ];
 
 /// Say what this machine offers, and what is missing for more

@@ -40,7 +40,7 @@ pub(crate) struct Train {
     config: Option<PathBuf>,
     #[command(flatten)]
     options: RunOptions,
-    /// The run's folder [default: runs/<name of the config>]
+    /// The run's folder [default: runs/NAME-OF-THE-CONFIG]
     #[arg(long, value_name = "DIR")]
     run: Option<PathBuf>,
     /// Go on with a run, or fail if there is none

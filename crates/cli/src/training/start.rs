@@ -30,6 +30,8 @@ pub(crate) fn start(path: &Path, config: &RunConfig) -> Result<Started> {
     let folder = RunFolder::new(path);
     if !folder.is_started() {
         refuse_foreign_files(path)?;
+        // Refused before anything is made.
+        plan::Plan::of(&plan::choose(config)?).check_memory()?;
     }
     let lock = folder.lock()?;
     if folder.is_started() {
@@ -46,14 +48,13 @@ pub(crate) fn start(path: &Path, config: &RunConfig) -> Result<Started> {
             }
             Some(difference) => {
                 ui::note(&format!("{difference}\nnothing was trained yet: starting over with the changed config"));
-                remove_inputs(&folder)?;
             }
         }
     }
     let config = plan::choose(config)?;
-    select_kernel(&config)?;
-    // Refused before anything is written.
     plan::Plan::of(&config).check_memory()?;
+    select_kernel(&config)?;
+    remove_inputs(&folder)?;
     write_whole(&folder.config(), config.to_text().as_bytes())?;
     Ok(Started { folder, config, lock })
 }
@@ -166,7 +167,12 @@ mod tests {
 
     #[test]
     fn what_was_chosen_automatically_is_no_difference() {
-        let asked = config(&["training.micro_batch_size=auto", "training.device=auto", "training.precision=auto", "training.kernel=auto"]);
+        let asked = config(&[
+            "training.micro_batch_size=auto",
+            "training.device=auto",
+            "training.precision=auto",
+            "training.kernel=auto",
+        ]);
         let stored = plan::choose(&asked).unwrap();
         assert_ne!(stored, asked);
         assert_eq!(first_difference(&stored, &with_choices_of(&asked, &stored)), None);

@@ -42,7 +42,7 @@ impl Bar {
     /// A stage that begins at `first`.
     pub(crate) fn resumed(label: &str, first: u64, total: u64, unit: Unit) -> Self {
         let drawn = std::io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("{prefix} {bar:20} {percent:>3} %  {msg}")
+            let style = ProgressStyle::with_template("{prefix} {bar:12} {percent:>3} %  {wide_msg}")
                 .expect("a constant template")
                 .progress_chars("━╸ ");
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(8));

@@ -12,7 +12,8 @@ struct SmallDisk<'a>(&'a Path);
 impl<'a> SmallDisk<'a> {
     /// None where mounting is not allowed.
     fn mount(at: &'a Path, size: &str) -> Option<Self> {
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(at).output();
+        let mount =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(at).output();
         mount.ok().filter(|output| output.status.success()).map(|_| SmallDisk(at))
     }
 }

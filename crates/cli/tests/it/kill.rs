@@ -59,7 +59,8 @@ fn a_run_killed_at_random_moments_ends_with_the_bits_of_an_unbroken_one() {
         let mut child = start(&config, &broken);
         // Some die while the inputs are prepared or the checkpoint is read; most after some progress, so that the run
         // moves on from kill to kill.
-        let patience = if n_kills % 6 == 0 { Duration::from_millis(random(&mut state) % 400) } else { Duration::from_secs(60) };
+        let patience =
+            if n_kills % 6 == 0 { Duration::from_millis(random(&mut state) % 400) } else { Duration::from_secs(60) };
         let begin = Instant::now();
         while begin.elapsed() < patience && checkpoints(&broken) == before && child.try_wait().unwrap().is_none() {
             std::thread::sleep(Duration::from_millis(1));

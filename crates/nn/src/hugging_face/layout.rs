@@ -149,9 +149,9 @@ impl Stored {
         let (_, columns) = x.rows();
         let mut row = 0;
         let piece = |(name, rows): &(String, usize)| {
-            let elements = x.f32s()[row * columns..(row + rows) * columns].to_vec();
+            let elements = &x.f32s()[row * columns..(row + rows) * columns];
             row += rows;
-            (name.clone(), Tensor::from_f32(&[*rows, columns], elements))
+            (name.clone(), Tensor::copied_from(&[*rows, columns], elements))
         };
         self.pieces.iter().map(piece).collect()
     }
@@ -182,5 +182,5 @@ fn transpose(x: &Tensor) -> Tensor {
     let (m, n) = x.rows();
     let x = ops::cast(&x.detached(), DType::F32);
     let elements = x.f32s();
-    Tensor::from_f32(&[n, m], (0..m * n).map(|i| elements[(i % m) * n + i / m]).collect())
+    Tensor::from_fn(&[n, m], |i| elements[(i % m) * n + i / m])
 }

@@ -24,7 +24,7 @@ pub use activation::{Activation, activation};
 pub use adamw::{AdamW, adamw};
 pub use add::add;
 pub(crate) use add::add_into;
-pub use attention::{Heads, attention, cached_attention};
+pub use attention::{Heads, attention, cached_attention, cuda as attention_cuda};
 pub use cast::cast;
 pub use cross_entropy::{IGNORED, cross_entropy};
 pub use embedding::embedding;

@@ -57,10 +57,8 @@ impl Inspect {
 }
 
 fn inspect(tokenizer: &Tokenizer) -> Output {
-    let special_tokens: Vec<Token> = tokenizer
-        .special_tokens()
-        .map(|(text, id)| Token { id, text: text.to_owned(), n_bytes: text.len() })
-        .collect();
+    let special_tokens: Vec<Token> =
+        tokenizer.special_tokens().map(|(text, id)| Token { id, text: text.to_owned(), n_bytes: text.len() }).collect();
     let is_special = |id: TokenId| special_tokens.iter().any(|token| token.id == id);
     let mut lengths: Vec<(usize, TokenId)> = (0..tokenizer.vocab_size() as TokenId)
         .filter(|&id| !is_special(id))

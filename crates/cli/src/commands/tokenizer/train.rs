@@ -71,7 +71,9 @@ struct Output {
 impl Train {
     pub(super) fn run(self) -> Result<()> {
         if self.kind != Kind::Bpe && self.vocab_size.is_some() {
-            bail!("--vocab-size is for --kind bpe: the other kinds have as many tokens as there are characters or bytes");
+            bail!(
+                "--vocab-size is for --kind bpe: the other kinds have as many tokens as there are characters or bytes"
+            );
         }
         let tokenizer = match self.kind {
             Kind::Bpe => self.bpe()?,
@@ -123,9 +125,8 @@ impl Train {
         let mut texts = Vec::new();
         for document in self.documents()? {
             let document = document?;
-            let text = String::from_utf8(document.text).with_context(|| {
-                format!("{} is not UTF-8, so it has no characters", document.source.path.display())
-            })?;
+            let text = String::from_utf8(document.text)
+                .with_context(|| format!("{} is not UTF-8, so it has no characters", document.source.path.display()))?;
             texts.push(text);
         }
         Ok(Tokenizer::characters(texts.iter().map(String::as_str), &self.special_token)?)

@@ -8,6 +8,8 @@
 mod heads;
 mod cpu;
 mod cached;
+#[allow(unsafe_code)]
+pub mod cuda;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]

@@ -1,0 +1,13 @@
+//! The program as its users see it: the only integration-test binary.
+
+mod architecture;
+mod bad_input;
+mod configs;
+mod disk_full;
+mod help;
+mod kill;
+mod memory;
+mod pipeline;
+mod quickstart;
+mod signals;
+mod support;
