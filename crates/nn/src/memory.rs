@@ -8,7 +8,7 @@ use tensor::ops;
 use crate::{MlpKind, ModelConfig, NormKind, Placement, Position};
 
 /// Bytes of one f32.
-const F32: usize = 4;
+const F32: u128 = 4;
 
 /// Bytes at the moment of a step at which the most is alive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,32 +28,35 @@ pub struct MemoryPlan {
 impl MemoryPlan {
     /// All categories.
     pub fn total(&self) -> usize {
-        self.weights + self.gradients + self.optimizer + self.activations + self.workspace
+        [self.gradients, self.optimizer, self.activations, self.workspace]
+            .into_iter()
+            .fold(self.weights, usize::saturating_add)
     }
 }
 
-/// Plans a training step with AdamW on micro-batches of `micro_batch_size` sequences of full length.
+/// Plans a training step with AdamW on micro-batches of `micro_batch_size` sequences of full length. What no machine
+/// could hold comes out as the largest number.
 pub fn training(config: &ModelConfig, micro_batch_size: usize, accumulates: bool) -> MemoryPlan {
-    let n = micro_batch_size * config.context_length;
-    let parameters = F32 * config.n_parameters();
-    let sizes = Sizes::of(config, n);
-    let persistent = MemoryPlan { weights: parameters, optimizer: 2 * parameters, ..MemoryPlan::default() };
+    let sizes = Sizes::of(config, micro_batch_size as u128 * config.context_length as u128);
+    let parameters = F32 * config.n_parameters() as u128;
+    let n_layers = config.n_layers as u128;
 
     // Backward walks from the head to the embedding. At each block, gradients of the blocks above exist already and
     // their activations are gone. With accumulation all gradients exist from the second micro-batch on.
-    let mut plan = MemoryPlan::default();
-    let mut consider = |activations: usize, gradients: usize, workspace: usize| {
+    let mut largest = Moment::default();
+    let mut consider = |activations: u128, gradients: u128, workspace: u128| {
         let gradients = if accumulates { parameters } else { gradients };
-        if activations + gradients + workspace > plan.activations + plan.gradients + plan.workspace {
-            plan = MemoryPlan { activations, gradients, workspace, ..persistent };
+        let moment = Moment { activations, gradients, workspace };
+        if moment.total() > largest.total() {
+            largest = moment;
         }
     };
-    let blocks = config.n_layers * sizes.block_saved;
+    let blocks = n_layers * sizes.block_saved;
     // The end of forward: hidden states, and in the fused head their gradient, the head's gradient, a chunk of logits.
-    let head_gradient = F32 * config.vocab_size * config.d_model;
+    let head_gradient = F32 * config.vocab_size as u128 * config.d_model as u128;
     let new_head_gradient = if accumulates { head_gradient } else { 0 };
     consider(blocks + sizes.head_saved, head_gradient, sizes.stream + sizes.logits_chunk + new_head_gradient);
-    for above in 0..config.n_layers {
+    for above in 0..n_layers {
         let saved = blocks - above * sizes.block_saved;
         let gradients = head_gradient + above * sizes.block_parameters;
         // Through the feed-forward part, and later through attention.
@@ -63,40 +66,63 @@ pub fn training(config: &ModelConfig, micro_batch_size: usize, accumulates: bool
     }
     // The optimizer step: all gradients, no activations.
     consider(0, parameters, 0);
-    plan
+
+    let bytes = |x: u128| usize::try_from(x).unwrap_or(usize::MAX);
+    MemoryPlan {
+        weights: bytes(parameters),
+        gradients: bytes(largest.gradients),
+        optimizer: bytes(2 * parameters),
+        activations: bytes(largest.activations),
+        workspace: bytes(largest.workspace),
+    }
+}
+
+/// What is alive at one moment of a step, beside weights and optimizer, in bytes.
+#[derive(Clone, Copy, Default)]
+struct Moment {
+    activations: u128,
+    gradients: u128,
+    workspace: u128,
+}
+
+impl Moment {
+    fn total(&self) -> u128 {
+        self.activations + self.gradients + self.workspace
+    }
 }
 
 /// Bytes of the parts of a step over `n` positions.
 struct Sizes {
     /// What one block saves for its backward.
-    block_saved: usize,
+    block_saved: u128,
     /// Of it, what the feed-forward part saves.
-    mlp_saved: usize,
+    mlp_saved: u128,
     /// What the part after the blocks saves.
-    head_saved: usize,
+    head_saved: u128,
     /// One tensor of the residual stream.
-    stream: usize,
+    stream: u128,
     /// The parameters of one block.
-    block_parameters: usize,
+    block_parameters: u128,
     /// Of them, those of the feed-forward part.
-    mlp_parameters: usize,
+    mlp_parameters: u128,
     /// Of them, those of its second matrix.
-    down_parameters: usize,
+    down_parameters: u128,
     /// The most that backward holds beside them inside the feed-forward part: the gradients of the residual stream and
     /// of the widest activation.
-    mlp_transient: usize,
+    mlp_transient: u128,
     /// The same inside attention: the gradients of the residual stream, of its output, and of queries, keys, values.
-    attention_transient: usize,
+    attention_transient: u128,
     /// One chunk of logits in the fused head.
-    logits_chunk: usize,
+    logits_chunk: u128,
 }
 
 impl Sizes {
-    fn of(config: &ModelConfig, n: usize) -> Self {
-        let (d, f, up) = (config.d_model, config.d_ff, config.d_up());
+    fn of(config: &ModelConfig, n: u128) -> Self {
+        let wide = |size: usize| size as u128;
+        let (d, f, up) = (wide(config.d_model), wide(config.d_ff), wide(config.d_up()));
         let heads = config.heads();
-        let (qkv, q) = (heads.qkv_width(), heads.q_width());
-        let norms = usize::from(config.norm != NormKind::None);
+        let (qkv, q) = (wide(heads.qkv_width()), wide(heads.q_width()));
+        let norms = u128::from(config.norm != NormKind::None);
         // Pre-norm: x and norm(x). Post-norm: the sum and its norm. The same before or after attention.
         let stream_tensors = 1 + norms;
         let statistics = match config.norm {
@@ -105,13 +131,13 @@ impl Sizes {
             NormKind::Layer { .. } => 2,
         };
         let mlp_saved = stream_tensors * d + statistics + up + f;
-        let attention_saved = stream_tensors * d + statistics + qkv + q + config.n_heads;
+        let attention_saved = stream_tensors * d + statistics + qkv + q + wide(config.n_heads);
         let head_saved = match config.placement {
             Placement::Pre => (1 + norms) * d + statistics,
             Placement::Post => d,
         };
-        let positions = if config.position == Position::Learned { config.context_length * d } else { 0 };
-        let embeddings = config.vocab_size * d * if config.tie_embeddings { 1 } else { 2 } + positions;
+        let positions = if config.position == Position::Learned { wide(config.context_length) * d } else { 0 };
+        let embeddings = wide(config.vocab_size) * d * if config.tie_embeddings { 1 } else { 2 } + positions;
         // The activation of a layer without gate turns its gradient into that of its input in place.
         let widest = if config.mlp == MlpKind::Swiglu { up } else { f };
         Sizes {
@@ -119,12 +145,12 @@ impl Sizes {
             mlp_saved: F32 * n * mlp_saved,
             head_saved: F32 * n * head_saved,
             stream: F32 * n * d,
-            block_parameters: F32 * (config.n_parameters() - embeddings) / config.n_layers,
+            block_parameters: F32 * (wide(config.n_parameters()) - embeddings) / wide(config.n_layers),
             mlp_parameters: F32 * d * (up + f),
             down_parameters: F32 * d * f,
             mlp_transient: F32 * n * (d + widest),
             attention_transient: F32 * n * (d + q + qkv),
-            logits_chunk: F32 * ops::logits_chunk_rows(config.vocab_size).min(n) * config.vocab_size,
+            logits_chunk: F32 * wide(ops::logits_chunk_rows(config.vocab_size)).min(n) * wide(config.vocab_size),
         }
     }
 }

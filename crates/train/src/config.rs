@@ -297,8 +297,14 @@ impl RunConfig {
         for (key, value) in at_least_1 {
             require(value >= 1, key, value, "at least 1")?;
         }
-        require(*steps <= 1 << 40, "training.steps", steps, "at most 2^40")?;
-        require(*batch_size <= 1 << 24, "training.batch_size", batch_size, "at most 2^24")?;
+        require(*steps <= 1 << 31, "training.steps", steps, "at most 2^31")?;
+        let fits = batch_size.saturating_mul(self.model.context_length) <= 1 << 32;
+        require(
+            fits,
+            "training.batch_size",
+            batch_size,
+            "at most 2^32 tokens per step, with model.context_length each",
+        )?;
         if let Some(micro) = micro_batch_size.value() {
             let divides = batch_size.is_multiple_of(micro);
             require(divides, "training.micro_batch_size", micro, "a divisor of training.batch_size")?;

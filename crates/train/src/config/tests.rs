@@ -105,3 +105,40 @@ fn values_out_of_range_are_refused_by_name() {
         assert!(message.contains(part), "{setting}: {message}");
     }
 }
+
+#[test]
+fn no_damage_to_a_config_makes_a_panic() {
+    let mut state = 1u64;
+    let mut random = |n: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % n
+    };
+    let numbers =
+        ["0", "-1", "1e400", "nan", "inf", "18446744073709551615", "16777216", "2147483648", "\"\"", "[]", "{}"];
+    for _ in 0..3000 {
+        let mut text = TINY.as_bytes().to_vec();
+        match random(3) {
+            0 => text.truncate(random(text.len())),
+            1 => {
+                for _ in 0..=random(3) {
+                    let at = random(text.len());
+                    text[at] = random(256) as u8;
+                }
+            }
+            _ => {
+                let lines: Vec<&str> = TINY.lines().collect();
+                let at = random(lines.len());
+                let key = lines[at].split('=').next().unwrap_or_default();
+                let damaged = format!("{key} = {}", numbers[random(numbers.len())]);
+                let lines = lines.iter().enumerate().map(|(i, line)| if i == at { &damaged } else { *line });
+                text = lines.collect::<Vec<_>>().join("\n").into_bytes();
+            }
+        }
+        if let Ok(config) = parse(&String::from_utf8_lossy(&text), &[]) {
+            // What passes must be safe to plan.
+            if let Ok(chosen) = crate::plan::choose(&config) {
+                crate::plan::Plan::of(&chosen);
+            }
+        }
+    }
+}
