@@ -1,0 +1,457 @@
+// Attention backward on Hopper, the same bits on every run (after FlashAttention-3, Shah et al., 2024,
+// https://arxiv.org/abs/2407.08608, appendix B.1, with ordered accumulation).
+//
+// Three kernels: `prepare` takes the sums dy_i·y_i; the main one computes dk and dv and accumulates dq in f32; `finish`
+// rounds dq.
+//
+// In the main kernel a block draws tiles of 128 keys of one head and goes over the query tiles that see them. Everything
+// is transposed, so that each of its two computing warpgroups owns 64 keys and dk, dv stay in its registers:
+//   Sᵀ = K·Qᵀ, dPᵀ = V·dYᵀ, Pᵀ = exp(scale·Sᵀ − lse), dSᵀ = Pᵀ ∘ (dPᵀ − dy·y), dV += Pᵀ·dY, dK += dSᵀ·Q, dQ += dS·K.
+// Pᵀ and dSᵀ are operands from registers; dSᵀ also passes through shared memory, since dQ sums over both warpgroups.
+//
+// The order of dq's sums: key tiles come first to last, and a counter per query tile says whose turn it is. Blocks draw
+// tiles in this order too (if causal, longest first), so that whoever is waited for has started: no deadlock. They go
+// over query tiles from the last to the first, which all key tiles see, so that neighbours stay one step apart and
+// hardly wait.
+//
+// Bound by the matrix units: 10·t·s·e operations per head, half of it if causal.
+//
+// Compile-time: HEAD_DIM 64 or 128 · CAUSAL 0 or 1 · BLOCK_Q 64 or 128 · STAGES; HEAD_DIM · BLOCK_Q = 8192
+// Dims: b batch · t query position · s key position · h query heads · g key/value heads · e head size
+
+constexpr int BLOCK_K = 128;
+constexpr int HEAD_TILES = HEAD_DIM / 64, Q_TILES = BLOCK_Q / 64;
+constexpr u32 Q_TILE_BYTES = BLOCK_Q * 128;
+constexpr u32 K_TILE_BYTES = BLOCK_K * 128;
+constexpr int DQ_FLOATS = BLOCK_Q * HEAD_DIM;
+constexpr int DQ_SLOTS = HEAD_DIM == 128 ? 2 : 1;  // what fits
+// Where dk and dv leave from: if they fit, a buffer of ds, so that the next keys need not wait; else the memory of the
+// keys and values.
+constexpr bool STORES_IN_DS = HEAD_DIM == 64;
+constexpr float LOG2_E = 1.4426950408889634f;
+
+struct BackwardParameters {
+    const float* log_sum_exp_log2_bht;  // [b, h, t_padded]; infinity behind t
+    const float* delta_bht;             // [b, h, t_padded]: dy·y; zero behind t
+    float* dq_tiles;                    // [b, h, query tiles, DQ_FLOATS], in the order of the matrix units' registers
+    u32* turns;                         // [b, h, query tiles]: key tiles summed so far; 0 before and after all kernels
+    u32* next_tile;                     // 0 before and after
+    int n_sequences, n_heads, queries_per_kv, k_column, v_column, t, t_padded;
+    int kv_heads_per_section;  // worked on at a time: what the L2 holds
+    float scale;
+};
+
+struct alignas(1024) BackwardShared {
+    unsigned char k[HEAD_TILES][K_TILE_BYTES];
+    unsigned char v[HEAD_TILES][K_TILE_BYTES];
+    unsigned char q[STAGES][HEAD_TILES][Q_TILE_BYTES];
+    unsigned char dy[STAGES][HEAD_TILES][Q_TILE_BYTES];
+    unsigned char ds[2][Q_TILES][K_TILE_BYTES];  // [keys, queries]
+    float dq[DQ_SLOTS][DQ_FLOATS];
+    float log_sum_exp[STAGES][BLOCK_Q], delta[STAGES][BLOCK_Q];
+    u64 kv_full, kv_empty, q_full[STAGES], dy_full[STAGES], q_empty[STAGES], dq_full[DQ_SLOTS], dq_empty[DQ_SLOTS],
+        tile_full[2], tile_empty[2];
+    int tile[2];
+};
+
+struct BackwardTile {
+    int sequence, kv_head, key_tile, first_q_tile, n_q_tiles, n_key_tiles;
+
+    __device__ BackwardTile(const BackwardParameters& p, int tile) {
+        n_key_tiles = (p.t + BLOCK_K - 1) / BLOCK_K;
+        n_q_tiles = (p.t + BLOCK_Q - 1) / BLOCK_Q;
+        const int n_kv_heads = p.n_heads / p.queries_per_kv;
+        const int section = tile / (p.kv_heads_per_section * n_key_tiles);
+        const int rest = tile % (p.kv_heads_per_section * n_key_tiles), before = section * p.kv_heads_per_section;
+        const int heads = min(p.kv_heads_per_section, p.n_sequences * n_kv_heads - before);
+        sequence = (before + rest % heads) / n_kv_heads;
+        kv_head = (before + rest % heads) % n_kv_heads;
+        key_tile = rest / heads;
+        first_q_tile = CAUSAL ? key_tile * BLOCK_K / BLOCK_Q : 0;
+    }
+
+    // Calls with each row of heads and query tile, in order.
+    template <typename Step>
+    __device__ __forceinline__ void for_each_step(const BackwardParameters& p, Step step) const {
+        for (int q_tile = n_q_tiles - 1; q_tile >= first_q_tile; q_tile--)
+            for (int head = kv_head * p.queries_per_kv; head < (kv_head + 1) * p.queries_per_kv; head++)
+                step(sequence * p.n_heads + head, q_tile);
+    }
+};
+
+__device__ int count_tiles(const BackwardParameters& p) {
+    return p.n_sequences * (p.n_heads / p.queries_per_kv) * ((p.t + BLOCK_K - 1) / BLOCK_K);
+}
+
+// One thread: draws tiles and keeps the rings full.
+__device__ void copy_tiles(BackwardShared& shared, const TensorMap& qkv_map, const TensorMap& dy_map,
+                           const BackwardParameters& p) {
+    const int n_tiles = count_tiles(p);
+    Ring<STAGES> q_ring;
+    Ring<2> tile_ring;
+    u32 kv_phase = 0;
+    int drawn;
+    while (true) {
+        // Not earlier: other blocks may wait for the tile drawn.
+        drawn = atomicAdd(p.next_tile, 1u);
+        mbarrier_wait(slot_barrier(shared.tile_empty, tile_ring.slot), tile_ring.phase ^ 1);
+        shared.tile[tile_ring.slot] = drawn;
+        mbarrier_arrive(slot_barrier(shared.tile_full, tile_ring.slot));
+        tile_ring.advance();
+        if (drawn >= n_tiles) break;
+
+        const BackwardTile tile(p, drawn);
+        const u32 kv_full = shared_address(&shared.kv_full);
+        mbarrier_wait(shared_address(&shared.kv_empty), kv_phase ^ 1);
+        kv_phase ^= 1;
+        mbarrier_expect_bytes(kv_full, 2 * HEAD_TILES * K_TILE_BYTES);
+        const int kv_column = tile.kv_head * HEAD_DIM, k_start = tile.key_tile * BLOCK_K;
+        copy_rows<BLOCK_K, HEAD_TILES>(shared_address(shared.k), qkv_map, p.k_column + kv_column, k_start,
+                                       tile.sequence, kv_full);
+        copy_rows<BLOCK_K, HEAD_TILES>(shared_address(shared.v), qkv_map, p.v_column + kv_column, k_start,
+                                       tile.sequence, kv_full);
+        tile.for_each_step(p, [&](int row, int q_tile) {
+            const int slot = q_ring.slot, column = row % p.n_heads * HEAD_DIM, q_start = q_tile * BLOCK_Q;
+            const u32 q_full = slot_barrier(shared.q_full, slot), dy_full = slot_barrier(shared.dy_full, slot);
+            const long long statistics = row * static_cast<long long>(p.t_padded) + q_start;
+            mbarrier_wait(slot_barrier(shared.q_empty, slot), q_ring.phase ^ 1);
+            mbarrier_expect_bytes(q_full, HEAD_TILES * Q_TILE_BYTES + 2 * BLOCK_Q * 4);
+            copy_rows<BLOCK_Q, HEAD_TILES>(shared_address(shared.q[slot]), qkv_map, column, q_start, tile.sequence,
+                                           q_full);
+            copy_bytes_to_shared(shared_address(shared.log_sum_exp[slot]), p.log_sum_exp_log2_bht + statistics,
+                                 BLOCK_Q * 4, q_full);
+            copy_bytes_to_shared(shared_address(shared.delta[slot]), p.delta_bht + statistics, BLOCK_Q * 4, q_full);
+            mbarrier_expect_bytes(dy_full, HEAD_TILES * Q_TILE_BYTES);
+            copy_rows<BLOCK_Q, HEAD_TILES>(shared_address(shared.dy[slot]), dy_map, column, q_start, tile.sequence,
+                                           dy_full);
+            q_ring.advance();
+        });
+    }
+    // Every block draws one tile too many; whoever draws the last of those leaves the counter as it was found.
+    if (drawn == n_tiles + static_cast<int>(gridDim.x) - 1) *p.next_tile = 0;
+}
+
+// One thread: adds each step's dq to global memory when its turn has come.
+__device__ void add_dq(BackwardShared& shared, const BackwardParameters& p) {
+    const int n_tiles = count_tiles(p);
+    Ring<2> tile_ring;
+    Ring<DQ_SLOTS> dq_ring;
+    while (true) {
+        mbarrier_wait(slot_barrier(shared.tile_full, tile_ring.slot), tile_ring.phase);
+        const int drawn = shared.tile[tile_ring.slot];
+        mbarrier_arrive(slot_barrier(shared.tile_empty, tile_ring.slot));
+        tile_ring.advance();
+        if (drawn >= n_tiles) break;
+        const BackwardTile tile(p, drawn);
+        tile.for_each_step(p, [&](int row, int q_tile) {
+            const long long at = row * static_cast<long long>(tile.n_q_tiles) + q_tile;
+            const u32 turn = tile.key_tile;
+            while (load_acquire(p.turns + at) != turn) {
+            }
+            const u32 dq = shared_address(shared.dq[dq_ring.slot]);
+            mbarrier_wait(slot_barrier(shared.dq_full, dq_ring.slot), dq_ring.phase);
+            // Sums are made in the L2, where the one before is complete: its writer waited for that.
+            if (turn == 0)
+                copy_bytes_to_global(p.dq_tiles + at * DQ_FLOATS, dq, DQ_FLOATS * 4);
+            else
+                add_floats_to_global(p.dq_tiles + at * DQ_FLOATS, dq, DQ_FLOATS * 4);
+            copy_commit();
+            copy_wait_read();
+            mbarrier_arrive(slot_barrier(shared.dq_empty, dq_ring.slot));
+            dq_ring.advance();
+            copy_wait();
+            store_release(p.turns + at, turn + 1);
+        });
+    }
+}
+
+// The columns of an accumulator that this thread holds, two by two.
+__device__ __forceinline__ void load_statistics(float2 (&to)[BLOCK_Q / 8], const float* from) {
+#pragma unroll
+    for (int i = 0; i < BLOCK_Q / 8; i++)
+        to[i] = *reinterpret_cast<const float2*>(from + 8 * i + threadIdx.x % 4 * 2);
+}
+
+// One warpgroup: 64 keys of each tile.
+__device__ void differentiate(BackwardShared& shared, const TensorMap& dqkv_map, const BackwardParameters& p,
+                              int warpgroup) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, thread = threadIdx.x % 128;
+    const int n_tiles = count_tiles(p);
+    const float scale_log2 = p.scale * LOG2_E;
+    const u32 k = shared_address(shared.k), v = shared_address(shared.v), my_rows = warpgroup * 64 * 128;
+    // This warpgroup's half of dq: 64 of 128 columns, or of 128 rows.
+    const u32 dq_ds = Q_TILES == 2 ? warpgroup * K_TILE_BYTES : 0;
+    const u32 dq_k = HEAD_TILES == 2 ? warpgroup * K_TILE_BYTES : 0;
+    const int both = 1, own = 2 + warpgroup;
+
+    Ring<STAGES> q_ring;
+    Ring<2> tile_ring;
+    Ring<DQ_SLOTS> dq_ring;
+    u32 kv_phase = 0;
+    int ds_buffer = 0;
+
+    while (true) {
+        mbarrier_wait(slot_barrier(shared.tile_full, tile_ring.slot), tile_ring.phase);
+        const int drawn = shared.tile[tile_ring.slot];
+        __syncwarp();
+        if (lane == 0) mbarrier_arrive(slot_barrier(shared.tile_empty, tile_ring.slot));
+        tile_ring.advance();
+        if (drawn >= n_tiles) break;
+        const BackwardTile tile(p, drawn);
+        const int k_start = tile.key_tile * BLOCK_K + warpgroup * 64;
+
+        float dk[HEAD_DIM / 2], dv[HEAD_DIM / 2], s[BLOCK_Q / 2], dp[BLOCK_Q / 2];
+        u32 probabilities[BLOCK_Q / 4], ds[BLOCK_Q / 4];
+        const int n_steps = (tile.n_q_tiles - tile.first_q_tile) * p.queries_per_kv;
+        int q_tile = tile.n_q_tiles - 1, head_of_group = 0;
+
+        auto issue_scores = [&](int slot) {
+            const u32 q = shared_address(shared.q[slot]);
+#pragma unroll
+            for (int i = 0; i < HEAD_DIM / 16; i++)
+                wgmma<0, 0>(s, operand_by_rows(k + my_rows + i / 4 * K_TILE_BYTES + i % 4 * 32),
+                            operand_by_rows(q + i / 4 * Q_TILE_BYTES + i % 4 * 32), i != 0);
+        };
+
+        mbarrier_wait(shared_address(&shared.kv_full), kv_phase);
+        kv_phase ^= 1;
+        mbarrier_wait(slot_barrier(shared.q_full, q_ring.slot), q_ring.phase);
+        pin(s);
+        wgmma_fence();
+        issue_scores(q_ring.slot);
+        wgmma_commit();
+        wgmma_wait<0>();
+        pin(s);
+
+#pragma unroll 1
+        for (int step = 0; step < n_steps; step++) {
+            const int slot = q_ring.slot;
+            const u32 q = shared_address(shared.q[slot]), dy = shared_address(shared.dy[slot]);
+            float2 statistics[BLOCK_Q / 8];
+            load_statistics(statistics, shared.log_sum_exp[slot]);
+            mbarrier_wait(slot_barrier(shared.dy_full, slot), q_ring.phase);
+            pin(dp);
+            wgmma_fence();
+#pragma unroll
+            for (int i = 0; i < HEAD_DIM / 16; i++)
+                wgmma<0, 0>(dp, operand_by_rows(v + my_rows + i / 4 * K_TILE_BYTES + i % 4 * 32),
+                            operand_by_rows(dy + i / 4 * Q_TILE_BYTES + i % 4 * 32), i != 0);
+            wgmma_commit();
+
+            const int first_query = q_tile * BLOCK_Q;
+            if (CAUSAL && k_start + 63 > first_query) {
+                const int key = k_start + warp * 16 + lane / 4, query = first_query + lane % 4 * 2;
+#pragma unroll
+                for (int i = 0; i < BLOCK_Q / 2; i++)
+                    if (key + i / 2 % 2 * 8 > query + i / 4 * 8 + i % 2) s[i] = -INFINITY;
+            }
+#pragma unroll
+            for (int i = 0; i < BLOCK_Q / 2; i += 4) {
+                const float2 log_sum_exp = statistics[i / 4];
+                s[i] = exp2_approx(s[i] * scale_log2 - log_sum_exp.x);
+                s[i + 1] = exp2_approx(s[i + 1] * scale_log2 - log_sum_exp.y);
+                s[i + 2] = exp2_approx(s[i + 2] * scale_log2 - log_sum_exp.x);
+                s[i + 3] = exp2_approx(s[i + 3] * scale_log2 - log_sum_exp.y);
+            }
+            round_to_bf16(probabilities, s);
+
+            pin(dv);
+            pin(probabilities);
+            wgmma_fence();
+#pragma unroll
+            for (int i = 0; i < BLOCK_Q / 16; i++)
+                wgmma(dv, probabilities + 4 * i, operand_by_columns(dy + i * 16 * 128, Q_TILE_BYTES),
+                      step != 0 || i != 0);
+            wgmma_commit();
+
+            load_statistics(statistics, shared.delta[slot]);
+            wgmma_wait<1>();
+            pin(dp);
+#pragma unroll
+            for (int i = 0; i < BLOCK_Q / 2; i += 4) {
+                const float2 delta = statistics[i / 4];
+                // The rounded probabilities are kept anyway; there are no registers for the others.
+                const u32 upper = probabilities[i / 2], lower = probabilities[i / 2 + 1];
+                ds[i / 2] = pack_bf16(bf16_low(upper) * (dp[i] - delta.x), bf16_high(upper) * (dp[i + 1] - delta.y));
+                ds[i / 2 + 1] =
+                    pack_bf16(bf16_low(lower) * (dp[i + 2] - delta.x), bf16_high(lower) * (dp[i + 3] - delta.y));
+            }
+            // Two buffers: that the other warpgroup is done with this one was said at the barrier of the step before.
+            const u32 ds_shared = shared_address(shared.ds[ds_buffer]);
+            ds_buffer ^= 1;
+            if (STORES_IN_DS && step == 0) {
+                if (thread == 0) copy_wait_read();
+                named_barrier_sync(own, 128);
+            }
+            store_tiles(ds_shared + my_rows, K_TILE_BYTES, ds);
+            fence_shared_for_engines();
+            wgmma_wait<0>();
+            pin(dv);
+            pin(probabilities);
+            named_barrier_sync(both, 256);
+
+            float dq[32];
+            pin(dq);
+            pin(dk);
+            pin(ds);
+            wgmma_fence();
+#pragma unroll
+            for (int i = 0; i < BLOCK_K / 16; i++)
+                wgmma<1, 1>(dq, operand_by_columns(ds_shared + dq_ds + i * 16 * 128, 0),
+                            operand_by_columns(k + dq_k + i * 16 * 128, 0), i != 0);
+            wgmma_commit();
+#pragma unroll
+            for (int i = 0; i < BLOCK_Q / 16; i++)
+                wgmma(dk, ds + 4 * i, operand_by_columns(q + i * 16 * 128, Q_TILE_BYTES), step != 0 || i != 0);
+            wgmma_commit();
+            q_ring.advance();
+            // After the last step these are scores of nothing, never used: a branch around a product would make the
+            // compiler wait for it.
+            if (step + 1 < n_steps) mbarrier_wait(slot_barrier(shared.q_full, q_ring.slot), q_ring.phase);
+            pin(s);
+            wgmma_fence();
+            issue_scores(q_ring.slot);
+            wgmma_commit();
+
+            wgmma_wait<2>();
+            pin(dq);
+            mbarrier_wait(slot_barrier(shared.dq_empty, dq_ring.slot), dq_ring.phase ^ 1);
+            float4* to = reinterpret_cast<float4*>(shared.dq[dq_ring.slot]) + warpgroup * (DQ_FLOATS / 8) + thread;
+#pragma unroll
+            for (int i = 0; i < 8; i++)
+                to[i * 128] = make_float4(dq[4 * i], dq[4 * i + 1], dq[4 * i + 2], dq[4 * i + 3]);
+            fence_shared_for_engines();
+            mbarrier_arrive(slot_barrier(shared.dq_full, dq_ring.slot));
+            dq_ring.advance();
+
+            // Nothing is under way across the loop's edge, or the compiler would serialise all products.
+            wgmma_wait<0>();
+            pin(dk);
+            pin(s);
+            if (lane == 0) mbarrier_arrive(slot_barrier(shared.q_empty, slot));
+            if (++head_of_group == p.queries_per_kv) head_of_group = 0, q_tile--;
+        }
+
+        u32 dk_shared = k + my_rows, dv_shared = v + my_rows;
+        if (STORES_IN_DS) {
+            dk_shared = shared_address(shared.ds[ds_buffer][0]) + my_rows;
+            dv_shared = shared_address(shared.ds[ds_buffer][Q_TILES - 1]) + my_rows;
+            if (lane == 0) mbarrier_arrive(shared_address(&shared.kv_empty));
+        } else {
+            named_barrier_sync(both, 256);
+        }
+        u32 rounded[HEAD_DIM / 4];
+#pragma unroll
+        for (int i = 0; i < HEAD_DIM / 2; i++) dk[i] *= p.scale;
+        round_to_bf16(rounded, dk);
+        store_tiles(dk_shared, K_TILE_BYTES, rounded);
+        round_to_bf16(rounded, dv);
+        store_tiles(dv_shared, K_TILE_BYTES, rounded);
+        fence_shared_for_engines();
+        named_barrier_sync(own, 128);
+        if (thread == 0) {
+            const int column = tile.kv_head * HEAD_DIM;
+            for (int i = 0; i < HEAD_TILES; i++) {
+                copy_box_to_global(dqkv_map, p.k_column + column + i * 64, k_start, tile.sequence,
+                                   dk_shared + i * K_TILE_BYTES);
+                copy_box_to_global(dqkv_map, p.v_column + column + i * 64, k_start, tile.sequence,
+                                   dv_shared + i * K_TILE_BYTES);
+            }
+            copy_commit();
+            if (!STORES_IN_DS) {
+                copy_wait_read();
+                for (int i = 0; i < 4; i++) mbarrier_arrive(shared_address(&shared.kv_empty));
+            }
+        }
+    }
+    if (thread == 0) copy_wait();
+}
+
+extern "C" __global__ void __launch_bounds__(384, 1)
+    attention_backward(const __grid_constant__ TensorMap qkv_map, const __grid_constant__ TensorMap dy_map,
+                       const __grid_constant__ TensorMap dqkv_map, const BackwardParameters p) {
+    extern __shared__ unsigned char memory[];
+    BackwardShared& shared = *reinterpret_cast<BackwardShared*>(memory + (-shared_address(memory) & 1023u));
+    if (threadIdx.x == 0) {
+        mbarrier_init(shared_address(&shared.kv_full), 1);
+        mbarrier_init(shared_address(&shared.kv_empty), 8);
+        for (int i = 0; i < STAGES; i++) {
+            mbarrier_init(slot_barrier(shared.q_full, i), 1);
+            mbarrier_init(slot_barrier(shared.dy_full, i), 1);
+            mbarrier_init(slot_barrier(shared.q_empty, i), 8);
+        }
+        for (int i = 0; i < DQ_SLOTS; i++) {
+            mbarrier_init(slot_barrier(shared.dq_full, i), 256);
+            mbarrier_init(slot_barrier(shared.dq_empty, i), 1);
+        }
+        for (int i = 0; i < 2; i++) {
+            mbarrier_init(slot_barrier(shared.tile_full, i), 1);
+            mbarrier_init(slot_barrier(shared.tile_empty, i), 8 + 1);
+        }
+        fence_mbarrier_init();
+    }
+    __syncthreads();
+    if (threadIdx.x < 128) {
+        give_registers<24>();
+        if (threadIdx.x == 0) copy_tiles(shared, qkv_map, dy_map, p);
+        if (threadIdx.x == 32) add_dq(shared, p);
+    } else {
+        take_registers<240>();
+        differentiate(shared, dqkv_map, p, threadIdx.x / 128 - 1);
+    }
+}
+
+// delta = dy·y and log-sum-exp in base 2, padded. Eight elements a thread; grid: (⌈t_padded·h·e/8 / 256⌉, b).
+// Bound by memory: 4·t·h·e bytes a sequence.
+extern "C" __global__ void __launch_bounds__(256)
+    attention_backward_prepare(float* log_sum_exp_log2_bht, float* delta_bht, const uint4* y_bthe, const uint4* dy_bthe,
+                               const float* log_sum_exp_bht, int h, int t, int t_padded) {
+    constexpr int THREADS_PER_ROW = HEAD_DIM / 8;
+    const int width = h * THREADS_PER_ROW, index = blockIdx.x * 256 + threadIdx.x, sequence = blockIdx.y;
+    const int at = index / width, head = index % width / THREADS_PER_ROW;
+    float delta = 0.0f;
+    if (at < t) {
+        const long long from = (static_cast<long long>(sequence) * t + at) * width + index % width;
+        const uint4 y = y_bthe[from], dy = dy_bthe[from];
+        const u32 ys[4] = {y.x, y.y, y.z, y.w}, dys[4] = {dy.x, dy.y, dy.z, dy.w};
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            delta += bf16_low(ys[i]) * bf16_low(dys[i]) + bf16_high(ys[i]) * bf16_high(dys[i]);
+    }
+#pragma unroll
+    for (int distance = 1; distance < THREADS_PER_ROW; distance *= 2)
+        delta += __shfl_xor_sync(~0u, delta, distance);
+    if (at < t_padded && index % THREADS_PER_ROW == 0) {
+        const long long row = static_cast<long long>(sequence) * h + head;
+        log_sum_exp_log2_bht[row * t_padded + at] = at < t ? log_sum_exp_bht[row * t + at] * LOG2_E : INFINITY;
+        delta_bht[row * t_padded + at] = delta;
+    }
+}
+
+// Scales and rounds dq, and resets the turns. A block per query tile; grid: (query tiles, h, b).
+// Bound by memory: 6·t·h·e bytes a sequence.
+extern "C" __global__ void __launch_bounds__(256)
+    attention_backward_finish(const __grid_constant__ TensorMap dqkv_map, const float* dq_tiles, u32* turns,
+                              float scale) {
+    __shared__ alignas(1024) unsigned char tiles[2][64 * 128];
+    const int half = threadIdx.x / 128, q_tile = blockIdx.x, head = blockIdx.y, sequence = blockIdx.z;
+    const long long at = (static_cast<long long>(sequence) * gridDim.y + head) * gridDim.x + q_tile;
+    const float4* from = reinterpret_cast<const float4*>(dq_tiles + at * DQ_FLOATS) + half * (DQ_FLOATS / 8);
+    u32 rounded[16];
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        const float4 x = from[i * 128 + threadIdx.x % 128];
+        rounded[2 * i] = pack_bf16(x.x * scale, x.y * scale);
+        rounded[2 * i + 1] = pack_bf16(x.z * scale, x.w * scale);
+    }
+    store_tiles(shared_address(tiles[half]), 0, rounded);
+    fence_shared_for_engines();
+    __syncthreads();
+    if (threadIdx.x % 128 == 0) {
+        copy_box_to_global(dqkv_map, head * HEAD_DIM + (HEAD_TILES == 2 ? half * 64 : 0),
+                           q_tile * BLOCK_Q + (Q_TILES == 2 ? half * 64 : 0), sequence, shared_address(tiles[half]));
+        copy_commit();
+        copy_wait();
+    }
+    if (threadIdx.x == 0) turns[at] = 0;
+}
