@@ -18,7 +18,7 @@ use crate::config::OptimizerConfig;
 use crate::folder::write_whole;
 use crate::optimizer::Optimizer;
 use crate::whole_file::sync_folder;
-use crate::{Error, RunFolder};
+use crate::{Error, RunConfig, RunFolder};
 
 const WEIGHTS: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
@@ -37,6 +37,26 @@ pub struct Progress {
     pub elapsed_seconds: f64,
     /// The place in the data.
     pub loader: LoaderState,
+}
+
+impl Progress {
+    /// Checks that the numbers are those that a run of `config` can have come to.
+    ///
+    /// # Errors
+    /// If they are not: the checkpoint at `path` is damaged.
+    pub fn check(&self, config: &RunConfig, path: &Path) -> Result<(), Error> {
+        let sequences = self.step.checked_mul(config.training.batch_size as u64);
+        let tokens = self.step.checked_mul(config.tokens_per_step());
+        let good = self.step <= config.training.steps
+            && sequences == Some(self.loader.sequences_consumed)
+            && tokens == Some(self.tokens)
+            && self.elapsed_seconds.is_finite();
+        if good {
+            return Ok(());
+        }
+        let reason = format!("{STATE} says step {} and {} tokens, which this run cannot have", self.step, self.tokens);
+        Err(Error::DamagedCheckpoint { path: path.to_owned(), reason })
+    }
 }
 
 /// The content of `state.json`.

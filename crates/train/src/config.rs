@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use nn::{ConfigError, ModelConfig};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use tensor::cpu::gemm::Kernel;
 
 use crate::schedule::{ScheduleConfig, ScheduleError};
@@ -166,13 +166,48 @@ pub enum Precision {
 }
 
 /// A value, or `"auto"`: chosen when the run starts, and written to its effective config.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Auto<T> {
     /// Chosen.
     Value(T),
     /// To be chosen.
     Auto(AutoWord),
+}
+
+/// Types of values that may be left to be chosen.
+trait Choices {
+    /// What a config may say, for messages.
+    const CHOICES: &'static str;
+}
+
+impl Choices for usize {
+    const CHOICES: &'static str = "\"auto\" or a whole number";
+}
+
+impl Choices for Precision {
+    const CHOICES: &'static str = "\"auto\" or \"f32\"";
+}
+
+impl Choices for KernelName {
+    const CHOICES: &'static str = "\"auto\", \"avx512\", \"avx2\" or \"portable\"";
+}
+
+impl<'de, T: Deserialize<'de> + Choices> Deserialize<'de> for Auto<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written<T> {
+            Value(T),
+            Auto(AutoWord),
+        }
+        match Written::deserialize(deserializer) {
+            Ok(Written::Value(value)) => Ok(Auto::Value(value)),
+            Ok(Written::Auto(word)) => Ok(Auto::Auto(word)),
+            // Serde would say that no variant matched.
+            Err(_) => Err(serde::de::Error::custom(format_args!("expected {}", T::CHOICES))),
+        }
+    }
 }
 
 /// The word `"auto"`.

@@ -73,7 +73,7 @@ pub enum Error {
     ShardsNeedTokenizer,
     /// The loss is not a number.
     #[error(
-        "step {step}: the loss is {loss}, so the run stops before the update; the weights are those of step {step}\nhint: lower optimizer.adamw.learning_rate, lengthen the warm-up, or set training.grad_clip_norm = 1.0; then start again"
+        "step {step}: the loss is {loss}, so the run stops before the update; the weights are those of step {step}\nhint: lower optimizer.adamw.learning_rate, lengthen the warm-up, or set training.grad_clip_norm = 1.0, and start in another folder with --run"
     )]
     NonFiniteLoss {
         /// The step.
@@ -83,7 +83,7 @@ pub enum Error {
     },
     /// The gradient is not a number.
     #[error(
-        "step {step}: the norm of the gradient is {norm}, so the run stops before the update; the weights are those of step {step}\nhint: lower optimizer.adamw.learning_rate, lengthen the warm-up, or set training.grad_clip_norm = 1.0; then start again"
+        "step {step}: the norm of the gradient is {norm}, so the run stops before the update; the weights are those of step {step}\nhint: lower optimizer.adamw.learning_rate, lengthen the warm-up, or set training.grad_clip_norm = 1.0, and start in another folder with --run"
     )]
     NonFiniteGradient {
         /// The step.
@@ -103,7 +103,7 @@ pub enum Error {
     },
     /// A checkpoint is damaged.
     #[error(
-        "the checkpoint {path} is damaged: {reason}\nhint: delete this folder to go on from the checkpoint before it"
+        "the checkpoint {path} is damaged: {reason}\nhint: delete this folder to go on from the checkpoint before it, or from the start if there is none"
     )]
     DamagedCheckpoint {
         /// The checkpoint's folder.

@@ -61,11 +61,7 @@ pub fn prepare(folder: &RunFolder, config: &RunConfig, progress: &dyn Fn(Progres
         let (tokenizer, model) = (tokenizer.vocab_size(), config.model.vocab_size);
         return Err(Error::VocabTooSmall { tokenizer, model });
     }
-    let parts = [
-        (Part::Train, folder.train_shards(), Stage::TrainShards),
-        (Part::Validation, folder.validation_shards(), Stage::ValidationShards),
-    ];
-    let [train, validation] = parts.map(|(part, output, stage)| {
+    let open = |part, output: PathBuf, stage| {
         let dataset = match shards_given(config, part) {
             Some(path) => Dataset::open(path)?,
             None => {
@@ -77,8 +73,10 @@ pub fn prepare(folder: &RunFolder, config: &RunConfig, progress: &dyn Fn(Progres
             return Err(Error::OtherTokenizer { path: dataset.path().to_owned() });
         }
         Ok(Arc::new(dataset))
-    });
-    Ok(Inputs { tokenizer, train: train?, validation: validation? })
+    };
+    let train = open(Part::Train, folder.train_shards(), Stage::TrainShards)?;
+    let validation = open(Part::Validation, folder.validation_shards(), Stage::ValidationShards)?;
+    Ok(Inputs { tokenizer, train, validation })
 }
 
 /// Which part of the text.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use data::loader::{Loader, LoaderConfig, LoaderState};
 use data::shard::Dataset;
+use data::windows::sequential_windows;
 use nn::hugging_face::{self, SpecialIds};
 use nn::{Transformer, flops};
 use tensor::cpu::gemm::Kernel;
@@ -83,8 +84,14 @@ impl Trainer {
             seed: config.seed,
         };
         let mut loader = Loader::new(inputs.train.clone(), loader_config)?;
+        // Text that is too short is found now, and not at the first validation.
+        sequential_windows(&inputs.validation, config.model.context_length)?;
         let (progress, model, optimizer) = match checkpoint::list(folder)?.last() {
-            Some(newest) => checkpoint::load(newest, &config.model, &config.optimizer)?,
+            Some(newest) => {
+                let (progress, model, optimizer) = checkpoint::load(newest, &config.model, &config.optimizer)?;
+                progress.check(config, newest)?;
+                (progress, model, optimizer)
+            }
             None => {
                 let model = initial.unwrap_or_else(|| Transformer::new(&config.model, config.seed));
                 let optimizer = Optimizer::new(&config.optimizer, &model);

@@ -28,30 +28,26 @@ pub fn validate(
     let n_windows = windows.n_windows();
     let wanted = at_most.unwrap_or(n_windows).min(n_windows);
 
-    let (mut nats, mut n_targets, mut seen, mut taken) = (0.0, 0u64, 0u64, 0u64);
-    // A batch of some of the windows: those at ⌊i·n/wanted⌋.
-    while let Some(batch) = windows.next_batch(batch_size) {
-        let mut inputs = Vec::with_capacity(batch.inputs_bt.len());
-        let mut targets = Vec::with_capacity(batch.targets_bt.len());
-        for row in 0..batch.n_sequences {
-            let window = seen + row as u64;
-            if taken < wanted && window == taken * n_windows / wanted {
-                taken += 1;
-                let range = row * context_length..(row + 1) * context_length;
-                inputs.extend_from_slice(&batch.inputs_bt[range.clone()]);
-                targets.extend_from_slice(&batch.targets_bt[range]);
-            }
+    let (mut nats, mut n_targets, mut window, mut taken) = (0.0, 0u64, 0u64, 0u64);
+    let (mut inputs, mut targets) = (Vec::new(), Vec::new());
+    while taken < wanted {
+        let next = windows.next_batch(1).expect("as many windows as were counted");
+        // Those at ⌊i·n/wanted⌋ are taken.
+        if window == taken * n_windows / wanted {
+            taken += 1;
+            inputs.extend(next.inputs_bt);
+            targets.extend(next.targets_bt);
         }
-        seen += batch.n_sequences as u64;
+        window += 1;
         let n_sequences = inputs.len() / context_length;
-        if n_sequences == 0 {
-            continue;
+        if n_sequences == batch_size || (taken == wanted && n_sequences > 0) {
+            n_targets += targets.iter().filter(|&&target| target != data::windows::IGNORE).count() as u64;
+            let shape = [n_sequences, context_length];
+            let inputs_bt = Tensor::from_u32(&shape, std::mem::take(&mut inputs));
+            let targets_bt = Tensor::from_u32(&shape, std::mem::take(&mut targets));
+            nats += f64::from(model.loss(&inputs_bt, &targets_bt, 1.0).item());
+            progress(taken, wanted);
         }
-        n_targets += targets.iter().filter(|&&target| target != data::windows::IGNORE).count() as u64;
-        let shape = [n_sequences, context_length];
-        let loss = model.loss(&Tensor::from_u32(&shape, inputs), &Tensor::from_u32(&shape, targets), 1.0);
-        nats += f64::from(loss.item());
-        progress(taken, wanted);
     }
 
     let loss = nats / n_targets as f64;

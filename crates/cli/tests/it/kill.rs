@@ -77,6 +77,7 @@ fn a_run_killed_at_random_moments_ends_with_the_bits_of_an_unbroken_one() {
         n_before_training += usize::from(after.is_empty());
     }
     eprintln!("{n_kills} kills, {n_during_checkpoint} while a checkpoint was written, {n_before_training} before any");
+    assert!(n_during_checkpoint >= 1, "no kill hit a checkpoint being written");
     assert!(n_kills >= 20, "the run ended after {n_kills} kills: it needs more steps for this machine");
     cupola(&["train", config.to_str().unwrap(), "--run", broken.to_str().unwrap()]).success();
 

@@ -59,8 +59,8 @@ pub enum Error {
         /// What does not fit.
         source: ConfigError,
     },
-    /// The weights are not those of the configuration.
-    #[error("the weights do not fit the configuration")]
+    /// The weights cannot be read or written, or are not those of the configuration.
+    #[error(transparent)]
     Weights(#[from] tensor::Error),
     /// The file holds tensors that the model has no place for.
     #[error("{path} has {} tensors that the model has no place for, the first is {first}\nhint: config.json and model.safetensors may be of two models", .count)]

@@ -1,6 +1,6 @@
 //! Vector code without intrinsics: loops that the compiler vectorises, compiled once per instruction set.
 //!
-//! [`multiversion!`] compiles a function for baseline x86-64, AVX2 and AVX-512 and picks at run time. Sums go over
+//! `multiversion!` compiles a function for baseline x86-64, AVX2 and AVX-512 and picks at run time. Sums go over
 //! [`LANES`] separate accumulators, so that they vectorise and are added in the same order on every instruction set; no
 //! fused multiply-add is used here, so the bits are the same too.
 

@@ -5,7 +5,7 @@
 //!
 //! - One [`Context`] is one device with one stream. Work is done in the order in which it was asked for; what reads back to
 //!   the host waits for it.
-//! - Kernels are CUDA C++ in the source tree, compiled for the device at hand and kept in a folder ([`module`]).
+//! - Kernels are CUDA C++ in the source tree, compiled for the device at hand and kept in a folder (`module`).
 //! - Device memory belongs to a [`Buffer`], which keeps its context alive.
 //! - Where kernels are launched, `unsafe` has a line that says why every access is in bounds.
 #![allow(unsafe_code)]

@@ -60,7 +60,9 @@ struct Ring {
     }
 };
 
-__device__ __forceinline__ u32 slot_barrier(const u64* barriers, int slot) { return shared_address(barriers) + 8 * slot; }
+__device__ __forceinline__ u32 slot_barrier(const u64* barriers, int slot) {
+    return shared_address(barriers) + 8 * slot;
+}
 
 // ---- named barriers of a block, 0 being that of __syncthreads ----
 
@@ -208,6 +210,9 @@ __device__ __forceinline__ u64 operand_by_columns(u32 address, u32 tile_bytes) {
     return static_cast<u64>((address & 0x3ffff) >> 4) | (static_cast<u64>(tile_bytes >> 4) << 16) | (64ull << 32) |
            (1ull << 62);
 }
+
+// The operand so many bytes further: one addition, where a new operand takes several instructions.
+__device__ __forceinline__ u64 further(u64 operand, u32 bytes) { return operand + (bytes >> 4); }
 
 __device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }

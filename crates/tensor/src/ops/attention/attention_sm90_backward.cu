@@ -2,10 +2,10 @@
 // https://arxiv.org/abs/2407.08608, appendix B.1, with ordered accumulation).
 //
 // Three kernels: `prepare` takes the sums dy_i·y_i; the main one computes dk and dv and accumulates dq in f32; `finish`
-// rounds dq.
+// rounds dq: two spare warps that did this in the main kernel made it slower (7 to 13 %) than a pass over memory.
 //
-// In the main kernel a block draws tiles of 128 keys of one head and goes over the query tiles that see them. Everything
-// is transposed, so that each of its two computing warpgroups owns 64 keys and dk, dv stay in its registers:
+// In the main kernel a block draws tiles of 128 keys of one head and goes over the query tiles that see them.
+// Everything is transposed, so that each of its two computing warpgroups owns 64 keys and dk, dv stay in its registers:
 //   Sᵀ = K·Qᵀ, dPᵀ = V·dYᵀ, Pᵀ = exp(scale·Sᵀ − lse), dSᵀ = Pᵀ ∘ (dPᵀ − dy·y), dV += Pᵀ·dY, dK += dSᵀ·Q, dQ += dS·K.
 // Pᵀ and dSᵀ are operands from registers; dSᵀ also passes through shared memory, since dQ sums over both warpgroups.
 //
@@ -90,10 +90,8 @@ __device__ void copy_tiles(BackwardShared& shared, const TensorMap& qkv_map, con
     Ring<STAGES> q_ring;
     Ring<2> tile_ring;
     u32 kv_phase = 0;
-    int drawn;
+    int drawn = atomicAdd(p.next_tile, 1u);
     while (true) {
-        // Not earlier: other blocks may wait for the tile drawn.
-        drawn = atomicAdd(p.next_tile, 1u);
         mbarrier_wait(slot_barrier(shared.tile_empty, tile_ring.slot), tile_ring.phase ^ 1);
         shared.tile[tile_ring.slot] = drawn;
         mbarrier_arrive(slot_barrier(shared.tile_full, tile_ring.slot));
@@ -110,7 +108,10 @@ __device__ void copy_tiles(BackwardShared& shared, const TensorMap& qkv_map, con
                                        tile.sequence, kv_full);
         copy_rows<BLOCK_K, HEAD_TILES>(shared_address(shared.v), qkv_map, p.v_column + kv_column, k_start,
                                        tile.sequence, kv_full);
+        int steps_left = (tile.n_q_tiles - tile.first_q_tile) * p.queries_per_kv;
         tile.for_each_step(p, [&](int row, int q_tile) {
+            // As late as its latency allows: other blocks may wait for the tile drawn.
+            if (--steps_left == 0) drawn = atomicAdd(p.next_tile, 1u);
             const int slot = q_ring.slot, column = row % p.n_heads * HEAD_DIM, q_start = q_tile * BLOCK_Q;
             const u32 q_full = slot_barrier(shared.q_full, slot), dy_full = slot_barrier(shared.dy_full, slot);
             const long long statistics = row * static_cast<long long>(p.t_padded) + q_start;
@@ -179,9 +180,13 @@ __device__ void differentiate(BackwardShared& shared, const TensorMap& dqkv_map,
     const int n_tiles = count_tiles(p);
     const float scale_log2 = p.scale * LOG2_E;
     const u32 k = shared_address(shared.k), v = shared_address(shared.v), my_rows = warpgroup * 64 * 128;
+    const u32 q = shared_address(shared.q), dy = shared_address(shared.dy);
+    const u64 k_by_rows = operand_by_rows(k + my_rows), v_by_rows = operand_by_rows(v + my_rows);
+    const u64 q_by_rows = operand_by_rows(q), q_by_columns = operand_by_columns(q, Q_TILE_BYTES);
+    const u64 dy_by_rows = operand_by_rows(dy), dy_by_columns = operand_by_columns(dy, Q_TILE_BYTES);
     // This warpgroup's half of dq: 64 of 128 columns, or of 128 rows.
+    const u64 k_by_columns = operand_by_columns(k + (HEAD_TILES == 2 ? warpgroup * K_TILE_BYTES : 0), 0);
     const u32 dq_ds = Q_TILES == 2 ? warpgroup * K_TILE_BYTES : 0;
-    const u32 dq_k = HEAD_TILES == 2 ? warpgroup * K_TILE_BYTES : 0;
     const int both = 1, own = 2 + warpgroup;
 
     Ring<STAGES> q_ring;
@@ -206,11 +211,11 @@ __device__ void differentiate(BackwardShared& shared, const TensorMap& dqkv_map,
         int q_tile = tile.n_q_tiles - 1, head_of_group = 0;
 
         auto issue_scores = [&](int slot) {
-            const u32 q = shared_address(shared.q[slot]);
+            const u64 q = further(q_by_rows, slot * (HEAD_TILES * Q_TILE_BYTES));
 #pragma unroll
             for (int i = 0; i < HEAD_DIM / 16; i++)
-                wgmma<0, 0>(s, operand_by_rows(k + my_rows + i / 4 * K_TILE_BYTES + i % 4 * 32),
-                            operand_by_rows(q + i / 4 * Q_TILE_BYTES + i % 4 * 32), i != 0);
+                wgmma<0, 0>(s, further(k_by_rows, i / 4 * K_TILE_BYTES + i % 4 * 32),
+                            further(q, i / 4 * Q_TILE_BYTES + i % 4 * 32), i != 0);
         };
 
         mbarrier_wait(shared_address(&shared.kv_full), kv_phase);
@@ -226,7 +231,7 @@ __device__ void differentiate(BackwardShared& shared, const TensorMap& dqkv_map,
 #pragma unroll 1
         for (int step = 0; step < n_steps; step++) {
             const int slot = q_ring.slot;
-            const u32 q = shared_address(shared.q[slot]), dy = shared_address(shared.dy[slot]);
+            const u32 slot_bytes = slot * (HEAD_TILES * Q_TILE_BYTES);
             float2 statistics[BLOCK_Q / 8];
             load_statistics(statistics, shared.log_sum_exp[slot]);
             mbarrier_wait(slot_barrier(shared.dy_full, slot), q_ring.phase);
@@ -234,16 +239,17 @@ __device__ void differentiate(BackwardShared& shared, const TensorMap& dqkv_map,
             wgmma_fence();
 #pragma unroll
             for (int i = 0; i < HEAD_DIM / 16; i++)
-                wgmma<0, 0>(dp, operand_by_rows(v + my_rows + i / 4 * K_TILE_BYTES + i % 4 * 32),
-                            operand_by_rows(dy + i / 4 * Q_TILE_BYTES + i % 4 * 32), i != 0);
+                wgmma<0, 0>(dp, further(v_by_rows, i / 4 * K_TILE_BYTES + i % 4 * 32),
+                            further(dy_by_rows, slot_bytes + i / 4 * Q_TILE_BYTES + i % 4 * 32), i != 0);
             wgmma_commit();
 
             const int first_query = q_tile * BLOCK_Q;
             if (CAUSAL && k_start + 63 > first_query) {
-                const int key = k_start + warp * 16 + lane / 4, query = first_query + lane % 4 * 2;
+                // The first column that this thread's upper row is seen by, counted from its own first column.
+                const int first = k_start + warp * 16 + lane / 4 - first_query - lane % 4 * 2;
 #pragma unroll
                 for (int i = 0; i < BLOCK_Q / 2; i++)
-                    if (key + i / 2 % 2 * 8 > query + i / 4 * 8 + i % 2) s[i] = -INFINITY;
+                    if (i / 4 * 8 + i % 2 - i / 2 % 2 * 8 < first) s[i] = -INFINITY;
             }
 #pragma unroll
             for (int i = 0; i < BLOCK_Q / 2; i += 4) {
@@ -260,7 +266,7 @@ __device__ void differentiate(BackwardShared& shared, const TensorMap& dqkv_map,
             wgmma_fence();
 #pragma unroll
             for (int i = 0; i < BLOCK_Q / 16; i++)
-                wgmma(dv, probabilities + 4 * i, operand_by_columns(dy + i * 16 * 128, Q_TILE_BYTES),
+                wgmma(dv, probabilities + 4 * i, further(dy_by_columns, slot_bytes + i * 16 * 128),
                       step != 0 || i != 0);
             wgmma_commit();
 
@@ -290,6 +296,7 @@ __device__ void differentiate(BackwardShared& shared, const TensorMap& dqkv_map,
             pin(probabilities);
             named_barrier_sync(both, 256);
 
+            const u64 ds_by_columns = operand_by_columns(ds_shared + dq_ds, 0);
             float dq[32];
             pin(dq);
             pin(dk);
@@ -297,12 +304,11 @@ __device__ void differentiate(BackwardShared& shared, const TensorMap& dqkv_map,
             wgmma_fence();
 #pragma unroll
             for (int i = 0; i < BLOCK_K / 16; i++)
-                wgmma<1, 1>(dq, operand_by_columns(ds_shared + dq_ds + i * 16 * 128, 0),
-                            operand_by_columns(k + dq_k + i * 16 * 128, 0), i != 0);
+                wgmma<1, 1>(dq, further(ds_by_columns, i * 16 * 128), further(k_by_columns, i * 16 * 128), i != 0);
             wgmma_commit();
 #pragma unroll
             for (int i = 0; i < BLOCK_Q / 16; i++)
-                wgmma(dk, ds + 4 * i, operand_by_columns(q + i * 16 * 128, Q_TILE_BYTES), step != 0 || i != 0);
+                wgmma(dk, ds + 4 * i, further(q_by_columns, slot_bytes + i * 16 * 128), step != 0 || i != 0);
             wgmma_commit();
             q_ring.advance();
             // After the last step these are scores of nothing, never used: a branch around a product would make the

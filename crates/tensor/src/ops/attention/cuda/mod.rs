@@ -70,9 +70,9 @@ pub(crate) fn sources() -> Vec<(Source, &'static [Arch])> {
     for head_dim in [64, 128] {
         sources.push((reference_source(head_dim), Arch::PORTABLE));
         for causal in [false, true] {
-            for t in [1024, 8192] {
-                sources.push((ForwardTiling::of(head_dim, t).source(head_dim, causal), Arch::HOPPER));
-            }
+            let mut tilings = [1024, 8192].map(|t| ForwardTiling::of(head_dim, t)).to_vec();
+            tilings.dedup();
+            sources.extend(tilings.iter().map(|tiling| (tiling.source(head_dim, causal), Arch::HOPPER)));
             sources.push((BackwardTiling::of(head_dim).source(head_dim, causal), Arch::HOPPER));
         }
     }
