@@ -127,9 +127,14 @@ fn a_config_that_cannot_be_is_refused_with_its_key() {
     let run = place.at("run");
     let with = |setting: &str, parts: &[&str]| check(&["train", config, "--run", &run, "--set", setting], parts);
     with("model.n_heads=3", &["model.d_model = 16 is not a multiple of model.n_heads = 3"]);
-    with("model.n_head=3", &["n_head", "n_heads"]);
+    with(
+        "model.n_head=3",
+        &["unknown field `n_head`", "known are vocab_size, context_length, d_model, n_layers, n_heads"],
+    );
+    with("model.n_heads=six", &["invalid type", "--print-config shows this key"]);
+    with("seed.x=1", &["seed is not a section", "--print-config shows which keys"]);
     with("training.batch_size=0", &["training.batch_size = 0", "at least 1"]);
-    with("nonsense", &["--set nonsense", "no ="]);
+    with("nonsense", &["--set nonsense", "no =", "hint: write --set section.key=value"]);
     with("training.device=tpu", &["no device tpu", "--device cpu"]);
     check(&["plan", config, "--device", "cuda:0"], &["no device cuda:0"]);
     check(&["plan", &place.at("no.toml")], &["cannot read", "no.toml", "No such file"]);
@@ -240,8 +245,66 @@ fn folders_that_are_no_runs_are_refused_and_left_alone() {
     check(&["generate", foreign, "--prompt", "a"], &["foreign holds no model", "config.json"]);
     check(&["eval", &place.at("nowhere"), "--text", &place.at("text.txt")], &["there is no folder", "nowhere"]);
     check(&["report", foreign], &["there is no run in"]);
+    check(&["train", config, "--run", config], &["config.toml is a file, expected a folder", "--run"]);
+    check(&["train", "--run", config, "--resume"], &["config.toml is a file, expected a folder"]);
+    check(&["train", config, "--init-from", config, "--run", foreign], &["config.toml is a file, expected a folder"]);
+    check(&["quickstart", "--run", config], &["config.toml is a file, expected a folder"]);
+    check(&["generate", config, "--prompt", "a"], &["config.toml is a file, expected a folder", "tokenizer.json"]);
     check(&["train", "--run", &place.at("nowhere"), "--resume"], &["no run to resume in"]);
     check(&["train", "--resume"], &["--run"]);
+}
+
+#[test]
+fn the_quickstart_leaves_other_runs_alone() {
+    let place = Place::new();
+    let run = place.run("run");
+    let parts = ["the run in", "is not the quickstart's", "hint: choose another folder with --run"];
+    check(&["quickstart", "--run", &run], &parts);
+    let config = fs::read(place.path("run/config.toml")).unwrap();
+    fs::remove_file(place.path("run/summary.json")).unwrap();
+    check(&["quickstart", "--run", &run], &parts);
+    assert_eq!(fs::read(place.path("run/config.toml")).unwrap(), config);
+}
+
+#[test]
+fn a_file_that_a_model_lacks_is_named() {
+    let place = Place::new();
+    let run = place.run("run");
+    for file in ["tokenizer.json", "config.json"] {
+        let (there, away) = (place.path("run").join(file), place.path("away"));
+        fs::rename(&there, &away).unwrap();
+        check(&["generate", &run, "--prompt", "a"], &[&format!("has no {file}"), "hint: copy it"]);
+        fs::rename(&away, &there).unwrap();
+    }
+    cupola(&["generate", &run, "--prompt", "a", "--max-tokens", "2"]).success();
+}
+
+#[test]
+fn training_on_text_that_is_not_utf8_points_to_shards() {
+    let place = Place::new();
+    let bad = place.write("bad.txt", b"good\nbad \xff\xfe text");
+    for tokenizer in ["{ bytes = {} }", "{ bpe = { vocab_size = 260, special_tokens = [] } }"] {
+        let settings = [("tokenizer", tokenizer.to_owned()), ("model.vocab_size", "260".to_owned())];
+        let config = write_config(place.0.path(), &settings);
+        let set = ["--set", &format!("data.train=[\"{bad}\"]"), "--run", &place.at("run")];
+        let message = cupola(&[&["train", config.to_str().unwrap()], &set[..]].concat()).failure();
+        assert_eq!(message.matches("hint: ").count(), 1, "{message}");
+        for part in ["bad.txt, line 2", "offset 9", "data prepare --raw-bytes", "data.train"] {
+            assert!(message.contains(part), "{part:?} is not in: {message}");
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_behind_standard_output_is_an_error_with_a_hint() {
+    let place = Place::new();
+    let config = write_config(place.0.path(), &[]);
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_cupola"));
+    let output = command.args(["plan", config.to_str().unwrap(), "--json"]).stdout(full).output().unwrap();
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("standard output") && message.contains("hint: free some space"), "{message}");
 }
 
 #[test]

@@ -132,7 +132,32 @@ fn a_run_goes_on_from_weights_of_another() {
     let other = folder.path().join("other");
     let train = ["train", text_of(&config), "--run", text_of(&other), "--set", "model.d_ff=48"];
     let message = cupola(&[&train[..], &["--init-from", text_of(&first)]].concat()).failure();
-    assert!(message.contains("not that of the config") && message.contains("d_ff: 32"), "{message}");
+    assert!(
+        message.contains("not that of the config")
+            && message.contains("model.d_ff = 32 in")
+            && message.contains("48 in the config"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_conversation_goes_on_after_a_line_that_cannot_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = write_config(folder.path(), &[("tokenizer", "{ characters = {} }".to_owned())]);
+    let run = folder.path().join("run");
+    let run = text_of(&run);
+    cupola(&["train", text_of(&config), "--run", run, "--set", "training.steps=2"]).success();
+    let input = b"the low\n\xe2\x82\xac is unknown\nbad \xff\r\nand\n";
+    let chat = cupola_with_input(&["chat", run, "--max-tokens", "2", "--json"], input);
+    let turns = chat.json()["turns"].as_array().unwrap().clone();
+    assert_eq!(turns.iter().map(|turn| turn["prompt"].as_str().unwrap()).collect::<Vec<_>>(), ["the low", "and"]);
+    let stderr = chat.stderr();
+    assert!(stderr.contains('€') && stderr.contains("invalid UTF-8 at byte 4"), "{stderr}");
+    let mut generate = Command::new(env!("CARGO_BIN_EXE_cupola"));
+    let output = generate.args(["generate", run, "--prompt", "the €"]).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && stderr.contains("cannot encode the prompt"), "{stderr}");
+    assert!(output.stdout.is_empty(), "nothing was printed before");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 // https://arxiv.org/abs/2407.08608, appendix B.1, with ordered accumulation).
 //
 // Three kernels: `prepare` takes the sums dy_i·y_i; the main one computes dk and dv and accumulates dq in f32; `finish`
-// rounds dq: two spare warps that did this in the main kernel made it slower (7 to 13 %) than a pass over memory.
+// rounds dq: two spare warps that did this in the main kernel made it slower (2 to 17 %) than a pass over memory.
 //
 // In the main kernel a block draws tiles of 128 keys of one head and goes over the query tiles that see them.
 // Everything is transposed, so that each of its two computing warpgroups owns 64 keys and dk, dv stay in its registers:

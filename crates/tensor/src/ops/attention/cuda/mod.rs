@@ -80,11 +80,7 @@ pub(crate) fn sources() -> Vec<(Source, &'static [Arch])> {
 }
 
 fn definitions(options: &[(&str, usize)]) -> Vec<String> {
-    let mut o: Vec<String> = options.iter().map(|(name, value)| format!("-D{name}={value}")).collect();
-    if let Ok(x) = std::env::var("XDEF") {
-        o.extend(x.split_whitespace().map(str::to_owned));
-    }
-    o
+    options.iter().map(|(name, value)| format!("-D{name}={value}")).collect()
 }
 
 fn check_device(context: &Context, head_dim: usize) -> Result<(), Error> {
