@@ -30,15 +30,8 @@ fn main() {
             println!("step {step:3}: loss {loss:.5}, weight {:?}, bias {:?}", weight_od.f32s(), bias_o.f32s());
         }
         drop(predicted_no); // holds the weights: they can be changed once the tape is gone
-        let settings = AdamW {
-            learning_rate: 0.1,
-            beta1: 0.9,
-            beta2: 0.99,
-            eps: 1e-8,
-            weight_decay: 0.0,
-            step,
-            grad_scale: 1.0,
-        };
+        let settings =
+            AdamW { learning_rate: 0.1, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.0, step, grad_scale: 1.0 };
         let parameters = [&mut weight_od, &mut bias_o];
         for (parameter, [first_moment, second_moment]) in parameters.into_iter().zip(&mut moments) {
             let gradient = gradients.get(parameter).expect("it was computed from").clone();

@@ -19,7 +19,11 @@ fn main() {
     assert_eq!(model.n_parameters(), config.n_parameters(), "the closed form agrees");
 
     let flops = ForwardFlops::of(&config, 64);
-    println!("forward over 64 tokens: {:.3e} FLOPs, {:.0} % in the head", flops.total(), 100.0 * flops.head / flops.total());
+    println!(
+        "forward over 64 tokens: {:.3e} FLOPs, {:.0} % in the head",
+        flops.total(),
+        100.0 * flops.head / flops.total()
+    );
 
     // The full forward, and the same with a cache, one token at a time.
     let ids = [3, 1, 4, 1, 5, 9];

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Error, Result, anyhow, bail};
 use nn::{Transformer, hugging_face};
 use tokenizer::Tokenizer;
 use train::{RunConfig, RunFolder, checkpoint};
@@ -25,11 +25,21 @@ impl LoadedModel {
     /// Reads the model of a finished run, the newest checkpoint of an unfinished one, or a folder with `config.json`,
     /// `model.safetensors` and a tokenizer.
     pub(crate) fn load(path: &Path) -> Result<Self> {
+        if path.is_file() {
+            bail!(
+                "{} is a file, expected a folder\n\
+                 hint: name the folder of a run, or one with config.json, model.safetensors and tokenizer.json",
+                path.display()
+            );
+        }
         let folder = RunFolder::new(path);
         let (model, weights) = if folder.is_started() && !folder.is_finished() {
             newest_checkpoint(&folder)?
         } else if path.join("config.json").is_file() {
+            refuse_missing(path, "model.safetensors")?;
             (hugging_face::load(path)?, folder.weights())
+        } else if folder.weights().is_file() {
+            return Err(missing(path, "config.json"));
         } else if path.is_dir() {
             bail!(
                 "{} holds no model: neither a run's config.toml nor a config.json\n\
@@ -39,6 +49,9 @@ impl LoadedModel {
         } else {
             bail!("there is no folder {}\nhint: `cupola train` and `cupola quickstart` make one", path.display());
         };
+        if !path.join("vocab.json").is_file() {
+            refuse_missing(path, "tokenizer.json")?;
+        }
         let has_chat_template = path.join("chat_template.jinja").is_file()
             || std::fs::read_to_string(path.join("tokenizer_config.json"))
                 .is_ok_and(|t| t.contains("\"chat_template\""));
@@ -50,6 +63,16 @@ impl LoadedModel {
         const POSITIONS: usize = 1 << 12;
         (POSITIONS / self.model.config().context_length).max(1)
     }
+}
+
+/// Refuses a folder of a model that lacks one of its files.
+pub(crate) fn refuse_missing(folder: &Path, file: &str) -> Result<()> {
+    if folder.join(file).is_file() { Ok(()) } else { Err(missing(folder, file)) }
+}
+
+fn missing(folder: &Path, file: &str) -> Error {
+    let folder = folder.display();
+    anyhow!("{folder} has no {file}\nhint: copy it from where the rest of the model in {folder} comes from")
 }
 
 fn newest_checkpoint(folder: &RunFolder) -> Result<(Transformer, PathBuf)> {

@@ -3,10 +3,9 @@
 mod inputs;
 mod start;
 
-use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use nn::Transformer;
 use tokenizer::Tokenizer;
 use train::metrics::{Record, Validation};
@@ -14,12 +13,12 @@ use train::run::End;
 use train::{Event, RunConfig, Trainer};
 
 use crate::commands::program;
-use crate::signals::StopRequest;
+use crate::signals::{Phase, StopRequest};
 use crate::ui::progress::Unit;
 use crate::ui::units::{compact, duration, grouped, percent};
 use crate::ui::{self, Bar};
 
-pub(crate) use start::{Started, select_kernel, start};
+pub(crate) use start::{Difference, Started, first_difference, select_kernel, start};
 
 /// How a run ended.
 pub(crate) enum Outcome {
@@ -29,8 +28,6 @@ pub(crate) enum Outcome {
     Stopped {
         /// Steps done.
         step: u64,
-        /// What the process ends with.
-        exit_code: ExitCode,
     },
 }
 
@@ -48,24 +45,36 @@ pub(crate) struct FinishedRun {
     pub(crate) matrix_product_rate: f64,
 }
 
-/// Prepares the inputs of a started run and trains. `to_go_on` is the command that goes on with it.
+/// Prepares the inputs of a started run and trains. `to_go_on` is the command that goes on with it; `stop` is left in the
+/// phase that follows.
 ///
 /// # Errors
 /// Whatever stops a run; the newest checkpoint stays good.
-pub(crate) fn train(started: Started, initial: Option<Transformer>, to_go_on: &str) -> Result<Outcome> {
+pub(crate) fn train(
+    started: Started,
+    initial: Option<Transformer>,
+    to_go_on: &str,
+    stop: &StopRequest,
+) -> Result<Outcome> {
     let Started { folder, config, lock } = started;
     let inputs = inputs::prepare(&folder, &config)?;
     say_inputs(&inputs);
-    let stop = StopRequest::listen().context("cannot listen for ctrl-c and SIGTERM")?;
     let mut trainer = Trainer::new(&folder, lock, &config, &inputs, initial)?;
     let from_step = trainer.progress().step;
     if from_step > 0 {
         ui::note(&format!("going on from step {} of {}", grouped(from_step), grouped(config.training.steps)));
     }
 
+    stop.enter(Phase::Training);
     let mut view = View::new(&config, from_step);
     let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64());
-    let end = trainer.run(stop.flag(), &clock, &mut |event| view.show(event))?;
+    let end = trainer.run(stop.flag(), &clock, &mut |event| {
+        let is_saved = matches!(event, Event::Checkpoint(_));
+        view.show(event);
+        if is_saved && view.done == view.steps {
+            stop.enter(Phase::Finishing { steps: view.steps });
+        }
+    })?;
     view.bar.clear();
     let validation = match end {
         End::Stopped => {
@@ -73,7 +82,7 @@ pub(crate) fn train(started: Started, initial: Option<Transformer>, to_go_on: &s
             let (done, steps) = (grouped(step), grouped(config.training.steps));
             ui::note(&format!("stopped after step {done} of {steps}, and all of it is in the checkpoint"));
             ui::note(&format!("to go on: {} {to_go_on}", program()));
-            return Ok(Outcome::Stopped { step, exit_code: stop.exit_code() });
+            return Ok(Outcome::Stopped { step });
         }
         End::Finished { validation } => validation,
     };
@@ -98,29 +107,31 @@ fn say_inputs(inputs: &train::prepare::Inputs) {
 /// A run on the screen.
 struct View {
     bar: Bar,
+    done: u64,
     steps: u64,
 }
 
 impl View {
     fn new(config: &RunConfig, from_step: u64) -> Self {
         let steps = config.training.steps;
-        View { bar: Bar::resumed("Training", from_step, steps, Unit::Count), steps }
+        View { bar: Bar::resumed("Training", from_step, steps, Unit::Count), done: from_step, steps }
     }
 
     fn show(&mut self, event: Event<'_>) {
         match event {
             Event::Step(record) => {
                 let done = record.step + 1;
+                self.done = done;
                 let message = self.step_text(record, done);
                 self.bar.set_with(done, &message);
                 if let Some(validation) = &record.validation {
-                    self.bar.line(&validation_line(record, validation));
+                    ui::note(&validation_line(record, validation));
                 }
             }
             Event::Validating(done, total) => {
                 self.bar.set_message(&format!("validating, sequence {} of {}", grouped(done), grouped(total)));
             }
-            Event::Checkpoint(path) => self.bar.line(&format!("checkpoint {}", path.display())),
+            Event::Checkpoint(path) => ui::note(&format!("checkpoint {}", path.display())),
         }
     }
 

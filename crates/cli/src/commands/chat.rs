@@ -3,10 +3,11 @@
 use std::io::{BufRead, IsTerminal};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use eval::generate::Session;
 use serde::Serialize;
+use tokenizer::Tokenizer;
 
 use super::generate::{finish_name, stream};
 use super::sampling::SamplingOptions;
@@ -49,6 +50,25 @@ struct Output {
     turns: Vec<Turn>,
 }
 
+/// A line of text, or why it is none that the model can read.
+fn read_line(tokenizer: &Tokenizer, mut line: Vec<u8>) -> Result<String> {
+    if line.last() == Some(&b'\r') {
+        line.pop();
+    }
+    let line = String::from_utf8(line).map_err(|error| {
+        let offset = error.utf8_error().valid_up_to();
+        anyhow!("standard input has invalid UTF-8 at byte {offset} of a line\nhint: type or convert it as UTF-8")
+    })?;
+    tokenizer.try_encode(line.as_bytes())?;
+    Ok(line)
+}
+
+/// What goes before a line that goes on with the text: a new line, if the vocabulary has one.
+fn separator(tokenizer: &Tokenizer) -> &'static str {
+    let can_encode = |text: &&str| tokenizer.try_encode(text.as_bytes()).is_ok();
+    ["\n", " "].into_iter().find(can_encode).unwrap_or("")
+}
+
 impl Chat {
     pub(super) fn run(self) -> Result<()> {
         let loaded = LoadedModel::load(&self.run)?;
@@ -66,14 +86,21 @@ impl Chat {
 
         let stdin = std::io::stdin().lock();
         let is_terminal = stdin.is_terminal();
-        let mut lines = stdin.lines();
+        let mut lines = stdin.split(b'\n');
+        let separator = separator(&loaded.tokenizer);
         let mut turns = Vec::new();
         loop {
             if is_terminal {
                 ui::print("\n> ")?;
             }
             let Some(line) = lines.next() else { break };
-            let line = line.context("cannot read standard input as UTF-8 text")?;
+            let line = match read_line(&loaded.tokenizer, line.context("cannot read standard input")?) {
+                Ok(line) => line,
+                Err(error) => {
+                    ui::print_error(&error.context("this line is left out"));
+                    continue;
+                }
+            };
             if line.trim() == "/quit" {
                 break;
             }
@@ -81,7 +108,7 @@ impl Chat {
                 continue;
             }
             // What was said so far goes on in a new line.
-            let prompt = if turns.is_empty() { line.clone() } else { format!("\n{line}") };
+            let prompt = if turns.is_empty() { line.clone() } else { format!("{separator}{line}") };
             let generated = match self.json {
                 true => session.generate(&prompt, &config, &mut |_| true)?,
                 false => {

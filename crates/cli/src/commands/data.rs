@@ -24,8 +24,15 @@ EXAMPLES:
 A config uses the shards with data.train = [\"data/books\"] and [tokenizer.file] path = \"tokenizer.json\".
 With --json: output, n_documents, n_tokens, n_text_bytes, n_shards.";
 
+const GROUP_EXAMPLES: &str = "\
+EXAMPLES:
+  cupola data prepare --tokenizer tokenizer.json --input books.jsonl.zst --output data/books
+
+It has --help with more examples, and --json for one machine-readable result on standard output.";
+
 /// Prepare token shards
 #[derive(Args)]
+#[command(after_help = GROUP_EXAMPLES)]
 pub(crate) struct Data {
     #[command(subcommand)]
     command: DataCommand,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 use eval::generate::{Finish, Generated, Session};
 use serde::Serialize;
@@ -53,6 +53,8 @@ impl Generate {
         let config = self.sampling.config();
         config.sampling.validate()?;
         let mut session = Session::new(&loaded.model, &loaded.tokenizer)?;
+        // Before anything is printed.
+        loaded.tokenizer.try_encode(self.prompt.as_bytes()).context("cannot encode the prompt")?;
         let start = Instant::now();
         if self.json {
             let generated = session.generate(&self.prompt, &config, &mut |_| true)?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use data::document::{ReadOptions, read_documents};
 use train::config::{DataConfig, ValidationConfig};
@@ -13,9 +13,10 @@ use train::folder::write_whole;
 use train::{RunConfig, RunFolder};
 
 use super::program;
-use super::train::{print_stopped, say_plan};
+use super::train::{explain_setting, say_plan};
 use crate::baselines::{self, Compressed};
 use crate::run_report::{self, Sample, Summary};
+use crate::signals::{Phase, StopRequest};
 use crate::training::{self, FinishedRun, Outcome};
 use crate::ui::progress::Unit;
 use crate::ui::units::duration;
@@ -28,11 +29,16 @@ EXAMPLES:
 
 It trains a tokenizer and a small Llama-style model on fifty public-domain books, measures bits per byte on a novel that
 it never saw, lets the model write, and makes a report. It takes about three minutes on two cores. Stopped or killed, it
-goes on when it is started again. With --json: the content of summary.json.";
+goes on when it is started again. With --json: the content of summary.json, or
+{\"status\": \"stopped\", ...}.";
 
 const CONFIG: &str = include_str!("../../../../configs/quickstart.toml");
 const BOOKS: &[u8] = include_bytes!("../../../../assets/books.jsonl.zst");
 const HELD_OUT_BOOK: &[u8] = include_bytes!("../../../../assets/held_out_book.txt.zst");
+
+/// Where the texts that come along lie in the run's folder.
+const SOURCES: &str = "sources";
+const BOOKS_FILE: &str = "books.jsonl.zst";
 
 /// What the model is given to continue.
 const PROMPTS: [&str; 3] = ["It was a dark night, and", "\"My dear friend,\" said the captain,", "She looked at"];
@@ -55,16 +61,19 @@ pub(crate) struct Quickstart {
 impl Quickstart {
     pub(super) fn run(self) -> Result<ExitCode> {
         let begin = Instant::now();
+        self.refuse_other_runs()?;
         // Whatever its config: another version may have made it.
         if RunFolder::new(&self.run).is_finished() {
             return self.offer();
         }
         let sources = Sources::of(&self.run);
-        let mut config = RunConfig::from_text(CONFIG, Path::new("the quickstart's config"), &self.set)?;
+        let mut config =
+            RunConfig::from_text(CONFIG, Path::new("the quickstart's config"), &self.set).map_err(explain_setting)?;
         config.data = DataConfig {
             train: vec![sources.books.clone()],
             validation: ValidationConfig::Files(vec![sources.held_out_book.clone()]),
         };
+        let stop = StopRequest::listen(&self.run, self.json)?;
         let started = training::start(&self.run, &config)?;
         let folder = started.folder.clone();
         sources.write()?;
@@ -72,18 +81,36 @@ impl Quickstart {
         say_plan(&started.config)?;
         let config = started.config.clone();
         let to_go_on = format!("quickstart --run {}", self.run.display());
-        let finished = match training::train(started, None, &to_go_on)? {
-            Outcome::Stopped { step, exit_code } => {
-                print_stopped(self.json, &self.run, step)?;
-                return Ok(exit_code);
-            }
+        let finished = match training::train(started, None, &to_go_on, &stop)? {
+            Outcome::Stopped { step } => return stop.stopped(step),
             Outcome::Finished(finished) => finished,
         };
         let compression = compression(&finished, &sources)?;
         let summary = run_report::finish(&folder, &config, &finished, &PROMPTS, compression)?;
+        stop.enter(Phase::Finished);
         ui::print_result(self.json, &summary, &|| self.result_text(&summary))?;
         ui::note(&format!("all of it took {}", duration(begin.elapsed().as_secs_f64())));
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Refuses a folder with a run that is not the quickstart's. Its data tell: they are all that --set cannot change.
+    fn refuse_other_runs(&self) -> Result<()> {
+        let (folder, path) = (RunFolder::new(&self.run), self.run.display());
+        if self.run.is_file() {
+            bail!("{path} is a file, expected a folder\nhint: choose the run's folder with --run");
+        }
+        if !folder.is_started() {
+            return Ok(());
+        }
+        let config = folder.config();
+        let text = fs::read_to_string(&config).with_context(|| format!("cannot read {}", config.display()))?;
+        // Not as a whole config: another version may have had other keys.
+        let stored = text.parse::<toml::Table>().ok();
+        let trains_on = stored.as_ref().and_then(|stored| stored.get("data")?.get("train")?.get(0)?.as_str());
+        if !trains_on.is_some_and(|text| Path::new(text).ends_with(Path::new(SOURCES).join(BOOKS_FILE))) {
+            bail!("the run in {path} is not the quickstart's\nhint: choose another folder with --run");
+        }
+        Ok(())
     }
 
     /// Says what a finished run offers.
@@ -140,8 +167,8 @@ struct Sources {
 
 impl Sources {
     fn of(run: &Path) -> Self {
-        let folder = run.join("sources");
-        Sources { books: folder.join("books.jsonl.zst"), held_out_book: folder.join("held_out_book.txt.zst") }
+        let folder = run.join(SOURCES);
+        Sources { books: folder.join(BOOKS_FILE), held_out_book: folder.join("held_out_book.txt.zst") }
     }
 
     /// Writes those that are not there.

@@ -35,6 +35,10 @@ struct Output {
 
 impl Report {
     pub(super) fn run(self) -> Result<()> {
+        if self.run.is_file() {
+            let path = self.run.display();
+            bail!("{path} is a file, expected a folder\nhint: name the folder of a run");
+        }
         let folder = RunFolder::new(&self.run);
         if !folder.is_started() {
             let path = self.run.display();

@@ -13,7 +13,9 @@ const EXAMPLES: &str = "\
 EXAMPLES:
   cupola tokenizer train --input books.jsonl.zst --vocab-size 4096 --output tokenizer.json
   cupola tokenizer encode --tokenizer tokenizer.json --text 'Hello, world'
-  cupola tokenizer inspect tokenizer.json";
+  cupola tokenizer inspect tokenizer.json
+
+Every one of them has --help with examples, and --json for one machine-readable result on standard output.";
 
 /// Make, use and look into tokenizers
 #[derive(Args)]

@@ -3,17 +3,19 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use nn::{Transformer, hugging_face};
-use serde::Serialize;
+use train::config::RunConfigError;
 use train::plan::{self, Plan};
 use train::{Error, RunConfig, RunFolder};
 
 use super::program;
 use crate::accounts::{Estimate, pairs};
+use crate::model_folder::refuse_missing;
 use crate::run_report::{self, Summary};
-use crate::training::{self, Outcome};
+use crate::signals::{Phase, StopRequest};
+use crate::training::{self, Difference, Outcome};
 use crate::ui;
 
 const EXAMPLES: &str = "\
@@ -71,7 +73,7 @@ pub(super) struct RunOptions {
 impl RunOptions {
     /// Reads a config file with the changes applied.
     pub(super) fn read(&self, path: &Path) -> Result<RunConfig> {
-        Ok(RunConfig::from_file(path, &self.settings())?)
+        RunConfig::from_file(path, &self.settings()).map_err(explain_setting)
     }
 
     /// All changes as `key=value`.
@@ -79,19 +81,6 @@ impl RunOptions {
         let device = self.device.iter().map(|device| format!("training.device={device}"));
         self.set.iter().cloned().chain(device).collect()
     }
-}
-
-/// The result of a run that was stopped.
-#[derive(Serialize)]
-struct StoppedOutput<'a> {
-    status: &'static str,
-    run: &'a Path,
-    step: u64,
-}
-
-/// Tells a program that a run was stopped; a person was told already.
-pub(super) fn print_stopped(json: bool, run: &Path, step: u64) -> Result<()> {
-    if json { ui::print_json(&StoppedOutput { status: "stopped", run, step }) } else { Ok(()) }
 }
 
 impl Train {
@@ -103,11 +92,13 @@ impl Train {
             ui::print_result(self.json, &config, &|| config.to_text())?;
             return Ok(ExitCode::SUCCESS);
         }
+        let stop = StopRequest::listen(&path, self.json)?;
         let initial = self.init_from.as_deref().map(|folder| initial_weights(folder, &config)).transpose()?;
         let started = training::start(&path, &config)?;
         let folder = started.folder.clone();
         if folder.is_finished() {
             let summary = Summary::read(&folder)?;
+            stop.enter(Phase::Finished);
             ui::note(&format!("the run in {} is finished", path.display()));
             self.show(&path, &summary)?;
             ui::note("to train anew, choose another folder with --run, or delete this one");
@@ -117,13 +108,11 @@ impl Train {
         say_plan(&started.config)?;
         let config = started.config.clone();
         let to_go_on = format!("train --run {} --resume", path.display());
-        match training::train(started, initial, &to_go_on)? {
-            Outcome::Stopped { step, exit_code } => {
-                print_stopped(self.json, &path, step)?;
-                Ok(exit_code)
-            }
+        match training::train(started, initial, &to_go_on, &stop)? {
+            Outcome::Stopped { step } => stop.stopped(step),
             Outcome::Finished(finished) => {
                 let summary = run_report::finish(&folder, &config, &finished, &[], Vec::new())?;
+                stop.enter(Phase::Finished);
                 self.show(&path, &summary)?;
                 Ok(ExitCode::SUCCESS)
             }
@@ -144,6 +133,9 @@ impl Train {
 
     fn read_config(&self, run: &Path) -> Result<RunConfig> {
         let folder = RunFolder::new(run);
+        if run.is_file() {
+            bail!("{} is a file, expected a folder\nhint: choose the run's folder with --run", run.display());
+        }
         if self.resume && !folder.is_started() {
             return Err(Error::NothingToResume { path: run.to_owned() }.into());
         }
@@ -166,6 +158,21 @@ impl Train {
     }
 }
 
+/// The error with a hint that fits what is wrong with a `--set`.
+pub(super) fn explain_setting(error: RunConfigError) -> anyhow::Error {
+    let RunConfigError::Set { setting, reason } = &error else { return error.into() };
+    let hint = match reason.split_once(", expected ") {
+        _ if reason.starts_with("there is no") => return error.into(),
+        Some((what, known)) if what.starts_with("unknown") => {
+            let known = known.trim_start_matches("one of ").replace('`', "");
+            return anyhow!("--set {setting}: {what}\nhint: known are {known}");
+        }
+        _ if reason.ends_with("is not a section") => "shows which keys there are, and in which sections",
+        _ => "shows this key with a value as it should be",
+    };
+    anyhow!("--set {setting}: {reason}\nhint: {} train CONFIG.toml --print-config {hint}", program())
+}
+
 /// Prints what the run will take, and refuses one that does not fit.
 pub(super) fn say_plan(config: &RunConfig) -> Result<()> {
     let plan = Plan::of(config);
@@ -176,15 +183,25 @@ pub(super) fn say_plan(config: &RunConfig) -> Result<()> {
 
 /// Weights to start from; they must be those of the config's model.
 fn initial_weights(folder: &Path, config: &RunConfig) -> Result<Transformer> {
+    if folder.is_file() {
+        bail!(
+            "{} is a file, expected a folder\nhint: name a folder with config.json and model.safetensors",
+            folder.display()
+        );
+    }
+    for file in ["config.json", "model.safetensors"] {
+        refuse_missing(folder, file)?;
+    }
     let model = hugging_face::load(folder)?;
     let (found, wanted) = (model.config(), &config.model);
     // How fresh weights would be drawn is no property of weights that exist.
     let comparable = nn::ModelConfig { init: wanted.init.clone(), ..found.clone() };
-    if comparable != *wanted {
+    let with_found = RunConfig { model: comparable, ..config.clone() };
+    if let Some(Difference { key, stored, asked }) = training::first_difference(&with_found, config) {
         bail!(
-            "the model in {} is not that of the config\nfound    {comparable:?}\nexpected {wanted:?}\n\
-             hint: set the keys of [model] to those found",
-            folder.display()
+            "the model in {folder} is not that of the config\n{key} = {stored} in {folder}, {asked} in the config\n\
+             hint: set the keys of [model] to what they are in {folder}, such as --set '{key}={stored}'",
+            folder = folder.display()
         );
     }
     Ok(model)

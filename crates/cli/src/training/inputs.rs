@@ -1,21 +1,41 @@
 //! The preparation of a run's inputs, shown as it goes.
 
 use std::cell::RefCell;
+use std::error::Error as _;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Error, Result, anyhow};
 use train::prepare::{self, Inputs, Progress, Stage};
 use train::{RunConfig, RunFolder};
 
+use crate::commands::program;
 use crate::ui::Bar;
 use crate::ui::progress::Unit;
 
 /// Makes or opens tokenizer and shards.
 pub(super) fn prepare(folder: &RunFolder, config: &RunConfig) -> Result<Inputs> {
     let shown = RefCell::new(Shown { bar: None, stage_began: Instant::now() });
-    let inputs = prepare::prepare(folder, config, &|progress| shown.borrow_mut().show(progress))?;
+    let inputs =
+        prepare::prepare(folder, config, &|progress| shown.borrow_mut().show(progress)).map_err(of_training)?;
     shown.into_inner().end_stage();
     Ok(inputs)
+}
+
+/// The error as training has to tell it, which takes no option for text that is not UTF-8.
+fn of_training(error: train::Error) -> Error {
+    let found = match &error {
+        train::Error::Data(error) => Some(error),
+        error => std::iter::successors(error.source(), |&cause| cause.source()).find_map(|cause| cause.downcast_ref()),
+    };
+    let Some(data::Error::InvalidUtf8 { path, line, offset, compressed }) = found else { return error.into() };
+    let of_what = if *compressed { " of the decompressed text" } else { "" };
+    anyhow!(
+        "{path}, line {line}: invalid UTF-8 at byte offset {offset}{of_what}\nhint: convert the file to UTF-8; or, to \
+         train on its bytes as they are, run {program} data prepare --raw-bytes on it and name the folder of shards in \
+         data.train",
+        path = path.display(),
+        program = program()
+    )
 }
 
 /// The stage on the screen.

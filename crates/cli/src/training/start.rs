@@ -1,5 +1,6 @@
 //! What a run folder and a config mean together: a new run, one to go on with, or a finished one.
 
+use std::fmt::{self, Display, Formatter};
 use std::fs;
 use std::path::Path;
 
@@ -44,6 +45,7 @@ pub(crate) fn start(path: &Path, config: &RunConfig) -> Result<Started> {
                 return Ok(Started { config, folder, lock });
             }
             Some(difference) if was_trained(&folder)? => {
+                let difference = difference.to_string();
                 return Err(Error::ConfigChanged { path: path.to_owned(), difference }.into());
             }
             Some(difference) => {
@@ -124,18 +126,36 @@ fn with_choices_of(config: &RunConfig, stored: &RunConfig) -> RunConfig {
     config
 }
 
-/// `key: was a, is b` for the first key in which two configs differ.
-fn first_difference(stored: &RunConfig, asked: &RunConfig) -> Option<String> {
+/// A key in which two configs differ, with both values as a config spells them.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Difference {
+    /// With its sections.
+    pub(crate) key: String,
+    /// In the config that is there.
+    pub(crate) stored: String,
+    /// In the config that is asked for.
+    pub(crate) asked: String,
+}
+
+impl Display for Difference {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Difference { key, stored, asked } = self;
+        write!(f, "{key} = {stored} in its config.toml, {asked} is asked for")
+    }
+}
+
+/// The first key in which two configs differ.
+pub(crate) fn first_difference(stored: &RunConfig, asked: &RunConfig) -> Option<Difference> {
     let table = |config: &RunConfig| config.to_text().parse::<Table>().expect("a config's text is TOML");
     let (stored, asked) = (Value::Table(table(stored)), Value::Table(table(asked)));
     let (key, stored, asked) = differing(String::new(), Some(&stored), Some(&asked))?;
     let text = |value: Option<&Value>| value.map_or("nothing".to_owned(), ToString::to_string);
-    Some(format!("{key} = {} in its config.toml, {} is asked for", text(stored), text(asked)))
+    Some(Difference { key, stored: text(stored), asked: text(asked) })
 }
 
-type Difference<'a> = (String, Option<&'a Value>, Option<&'a Value>);
+type DifferingValues<'a> = (String, Option<&'a Value>, Option<&'a Value>);
 
-fn differing<'a>(key: String, a: Option<&'a Value>, b: Option<&'a Value>) -> Option<Difference<'a>> {
+fn differing<'a>(key: String, a: Option<&'a Value>, b: Option<&'a Value>) -> Option<DifferingValues<'a>> {
     if let (Some(Value::Table(table_a)), Some(Value::Table(table_b))) = (a, b) {
         let new_keys = table_b.keys().filter(|key| !table_a.contains_key(*key));
         return table_a.keys().chain(new_keys).find_map(|name| {
@@ -159,9 +179,9 @@ mod tests {
     #[test]
     fn the_first_key_that_differs_is_named_with_both_values() {
         assert_eq!(first_difference(&config(&[]), &config(&[])), None);
-        let difference = first_difference(&config(&[]), &config(&["model.n_layers=6"])).unwrap();
+        let difference = first_difference(&config(&[]), &config(&["model.n_layers=6"])).unwrap().to_string();
         assert_eq!(difference, "model.n_layers = 4 in its config.toml, 6 is asked for");
-        let difference = first_difference(&config(&[]), &config(&["seed=9"])).unwrap();
+        let difference = first_difference(&config(&[]), &config(&["seed=9"])).unwrap().to_string();
         assert!(difference.starts_with("seed = 1337"), "{difference}");
     }
 

@@ -36,7 +36,9 @@ pub(crate) fn print_result(json: bool, value: &impl Serialize, text: &dyn Fn() -
 
 /// Says what is going on. A standard error that is gone stops nothing.
 pub(crate) fn note(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    progress::above_bar(|| {
+        let _ = writeln!(io::stderr().lock(), "{text}");
+    });
 }
 
 /// Whether whoever read our output has had enough, as `head` does.
@@ -46,7 +48,32 @@ pub(crate) fn is_broken_pipe(error: &Error) -> bool {
 
 /// Prints what went wrong, why, and what to do.
 pub(crate) fn print_error(error: &Error) {
-    note(&error_text(&error.chain().map(ToString::to_string).collect::<Vec<_>>()));
+    note(&error_with_hint(error));
+}
+
+/// What [`print_error`] prints: where no part of the program has a hint, there may be one for what the system said.
+fn error_with_hint(error: &Error) -> String {
+    let mut text = error_text(&error.chain().map(ToString::to_string).collect::<Vec<_>>());
+    if !text.contains("\nhint: ")
+        && let Some(hint) = error.chain().find_map(|cause| hint_of(cause.downcast_ref::<io::Error>()?.kind()))
+    {
+        text += &format!("\nhint: {hint}");
+    }
+    text
+}
+
+/// What to do when the system refuses.
+fn hint_of(kind: io::ErrorKind) -> Option<&'static str> {
+    use io::ErrorKind;
+    match kind {
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            Some("check the permissions of the folder, or choose another")
+        }
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            Some("free some space, then start again: a run goes on from its last checkpoint, which is good")
+        }
+        _ => None,
+    }
 }
 
 /// `error: …`, a `caused by` line for each cause that says something more, then the hints of all.
@@ -87,6 +114,22 @@ mod tests {
     fn an_error_is_its_chain_without_repetition_and_its_hints_at_the_end() {
         let shown = text(&["cannot read a.txt\nhint: look", "cannot read a.txt", "permission denied"]);
         assert_eq!(shown, "error: cannot read a.txt\n  caused by: permission denied\nhint: look");
+    }
+
+    #[test]
+    fn what_the_system_refuses_gets_a_hint_unless_there_is_one() {
+        let shown = |kind: io::ErrorKind, what: &'static str| {
+            error_with_hint(&Error::from(io::Error::from(kind)).context(what))
+        };
+        let denied = shown(io::ErrorKind::PermissionDenied, "cannot write a.txt");
+        assert!(
+            denied.starts_with("error: cannot write a.txt\n") && denied.contains("hint: check the permissions"),
+            "{denied}"
+        );
+        assert!(shown(io::ErrorKind::StorageFull, "cannot write a.txt").contains("hint: free some space"));
+        let hints = shown(io::ErrorKind::StorageFull, "cannot write a.txt\nhint: b").matches("hint: ").count();
+        assert_eq!(hints, 1);
+        assert!(!shown(io::ErrorKind::NotFound, "cannot read a.txt").contains("hint: "));
     }
 
     #[test]

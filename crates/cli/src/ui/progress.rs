@@ -1,6 +1,7 @@
 //! A progress bar on a terminal; elsewhere a plain line now and then.
 
 use std::io::IsTerminal;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -10,6 +11,25 @@ use super::units::{bytes, compact, duration};
 
 /// Time between two lines where there is no terminal.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
+
+/// The bar that is on the screen, for whoever else writes there.
+static DRAWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+/// Runs `write`, which writes lines to the screen, above the bar that is there.
+pub(crate) fn above_bar(write: impl FnOnce()) {
+    let drawn = DRAWN.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    match drawn {
+        Some(bar) if !bar.is_finished() => bar.suspend(write),
+        _ => write(),
+    }
+}
+
+/// Takes the bar that is on the screen, if there is one, off it.
+pub(crate) fn clear_screen() {
+    if let Some(bar) = DRAWN.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        bar.finish_and_clear();
+    }
+}
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +66,9 @@ impl Bar {
                 .expect("a constant template")
                 .progress_chars("━╸ ");
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(8));
-            bar.with_style(style).with_prefix(label.to_owned()).with_position(first)
+            let bar = bar.with_style(style).with_prefix(label.to_owned()).with_position(first);
+            *DRAWN.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar.clone());
+            bar
         });
         let now = Instant::now();
         Bar { label: label.to_owned(), unit, total, drawn, start: now, first, last_line: now }
@@ -101,14 +123,6 @@ impl Bar {
         match self.rate(done) {
             0.0 => f64::NAN,
             rate => self.total.saturating_sub(done) as f64 / rate,
-        }
-    }
-
-    /// Prints a line that stays.
-    pub(crate) fn line(&self, text: &str) {
-        match &self.drawn {
-            Some(bar) => bar.suspend(|| note(text)),
-            None => note(text),
         }
     }
 

@@ -274,6 +274,10 @@ fn a_file_that_a_model_lacks_is_named() {
         let (there, away) = (place.path("run").join(file), place.path("away"));
         fs::rename(&there, &away).unwrap();
         check(&["generate", &run, "--prompt", "a"], &[&format!("has no {file}"), "hint: copy it"]);
+        if file == "config.json" {
+            let train = ["train", &place.at("config.toml"), "--run", &place.at("other"), "--init-from", &run];
+            check(&train, &["run has no config.json", "hint: copy it"]);
+        }
         fs::rename(&away, &there).unwrap();
     }
     cupola(&["generate", &run, "--prompt", "a", "--max-tokens", "2"]).success();
