@@ -38,6 +38,11 @@ impl RunFolder {
         self.path.join("tokenizer.json")
     }
 
+    /// How `transformers` is to take the tokenizer.
+    pub fn tokenizer_config(&self) -> PathBuf {
+        self.path.join("tokenizer_config.json")
+    }
+
     /// Token shards of the training text, if the run made them.
     pub fn train_shards(&self) -> PathBuf {
         self.path.join("data").join("train")

@@ -15,6 +15,7 @@ use data::split::split_tail;
 use tokenizer::Tokenizer;
 
 use crate::config::{DataConfig, TokenizerConfig, ValidationConfig};
+use crate::folder::write_whole;
 use crate::{Error, RunConfig, RunFolder};
 
 /// What a run reads.
@@ -136,8 +137,22 @@ fn tokenizer(folder: &RunFolder, config: &RunConfig, progress: &dyn Fn(Progress)
             })?
         }
     };
+    write_whole(&folder.tokenizer_config(), &tokenizer_config(&tokenizer, config))?;
     tokenizer.save(&path)?;
     Ok(tokenizer)
+}
+
+/// The content of `tokenizer_config.json`: how `transformers` is to take `tokenizer.json`, namely as it is.
+fn tokenizer_config(tokenizer: &Tokenizer, config: &RunConfig) -> Vec<u8> {
+    let end = tokenizer.end_of_text().and_then(|id| tokenizer.token_bytes(id)).map(String::from_utf8_lossy);
+    let content = serde_json::json!({
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": end,
+        "eos_token": end,
+        "model_max_length": config.model.context_length,
+        "clean_up_tokenization_spaces": false,
+    });
+    serde_json::to_vec_pretty(&content).expect("a JSON value has a text")
 }
 
 /// The documents of one part of the text.

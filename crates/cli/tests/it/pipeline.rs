@@ -70,7 +70,7 @@ fn a_text_becomes_a_tokenizer_shards_a_model_and_a_report() {
 
     let copy = at("copy");
     fs::create_dir(&copy).unwrap();
-    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+    for file in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
         fs::copy(Path::new(run).join(file), copy.join(file)).unwrap();
     }
     let elsewhere = cupola(&["eval", text_of(&copy), "--text", text, "--json"]).json();
