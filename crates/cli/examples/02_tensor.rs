@@ -5,7 +5,7 @@
 //! ```
 #![allow(clippy::print_stdout)]
 
-use tensor::ops::{self, AdamW};
+use tensor::ops::{self, AdamW, AdamWTensors};
 use tensor::{DType, Tensor};
 
 fn main() {
@@ -30,13 +30,16 @@ fn main() {
             println!("step {step:3}: loss {loss:.5}, weight {:?}, bias {:?}", weight_od.f32s(), bias_o.f32s());
         }
         drop(predicted_no); // holds the weights: they can be changed once the tape is gone
-        let settings =
-            AdamW { learning_rate: 0.1, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.0, step, grad_scale: 1.0 };
-        let parameters = [&mut weight_od, &mut bias_o];
-        for (parameter, [first_moment, second_moment]) in parameters.into_iter().zip(&mut moments) {
-            let gradient = gradients.get(parameter).expect("it was computed from").clone();
-            ops::adamw(parameter, &gradient, first_moment, second_moment, &settings);
+        let settings = AdamW { beta1: 0.9, beta2: 0.99, eps: 1e-8, clip: 0.0 };
+        let numbers = Tensor::from_f32(&[3], ops::adamw_step_numbers(&settings, 0.1, step).to_vec());
+        let mut updates = Vec::new();
+        for (parameter, [first_moment, second_moment]) in [&mut weight_od, &mut bias_o].into_iter().zip(&mut moments) {
+            let gradient = gradients.get(parameter).expect("it was computed from");
+            let (compute, weight_decay) = (None, 0.0);
+            updates.push(AdamWTensors { parameter, gradient, first_moment, second_moment, compute, weight_decay });
         }
+        let norm = ops::global_norm(&updates.iter().map(|x| x.gradient).collect::<Vec<_>>());
+        ops::adamw(&mut updates, &settings, &numbers, &norm);
     }
     println!("found weight {:?}, bias {:?}", weight_od.f32s(), bias_o.f32s());
     assert!((weight_od.f32s()[0] - 2.0).abs() < 0.01 && (bias_o.f32s()[0] - 1.0).abs() < 0.01);

@@ -5,23 +5,24 @@
 //! ```
 #![allow(clippy::print_stdout)]
 
+use data::loader::Batch;
 use eval::generate::{GenerateConfig, Session};
 use eval::sampler::Sampling;
 use nn::{ModelConfig, Transformer};
-use tensor::{Gradients, Tensor};
+use tensor::{DType, Device};
 use tokenizer::Tokenizer;
 use train::config::{Decay, OptimizerConfig};
-use train::optimizer::{Optimizer, clip_scale, global_norm};
+use train::stepper::{Stepper, TrainState};
 
-fn main() -> Result<(), eval::Error> {
+fn main() -> Result<(), Box<dyn std::error::Error>> {
     let text = "A cupola is a furnace that turns raw ore into castings.";
     let tokenizer = Tokenizer::bytes();
     let ids = tokenizer.encode(text.as_bytes());
     let n = ids.len() - 1;
-    let inputs_bt = Tensor::from_u32(&[1, n], ids[..n].to_vec());
-    let targets_bt = Tensor::from_u32(&[1, n], ids[1..].to_vec());
+    let batch =
+        Batch { inputs_bt: ids[..n].to_vec(), targets_bt: ids[1..].to_vec(), n_sequences: 1, context_length: n };
 
-    let mut model = Transformer::new(&ModelConfig::llama(256, 64, 64, 2, 4, 176), 1).tracked();
+    let model = Transformer::new(&ModelConfig::llama(256, 64, 64, 2, 4, 176), 1);
     let config = OptimizerConfig::AdamW {
         learning_rate: 3e-3,
         betas: [0.9, 0.95],
@@ -29,23 +30,18 @@ fn main() -> Result<(), eval::Error> {
         weight_decay: 0.0,
         decay: Decay::Matrices,
     };
-    let mut optimizer = Optimizer::new(&config, &model);
-    for update in 1..=120 {
-        let mut gradients = Gradients::new();
-        let loss = model.loss(&inputs_bt, &targets_bt, n as f32);
-        let nats = loss.item();
-        loss.backward_into(1.0, &mut gradients);
-        drop(loss);
-        let scale = clip_scale(global_norm(&model, &gradients), 1.0);
-        optimizer.update(&mut model, &gradients, scale, 3e-3, update);
-        if update % 20 == 0 {
-            println!("update {update:3}: {nats:.4} nats per byte");
+    let mut state = TrainState::fresh(&model, &config, 1.0, Device::Cpu, DType::F32)?;
+    let mut stepper = Stepper::new(Device::Cpu, 1, 1, n)?;
+    for step in 0..120 {
+        let result = stepper.step(&mut state, std::slice::from_ref(&batch), 3e-3, step)?;
+        if step % 20 == 19 {
+            println!("update {:3}: {:.4} nats per byte", step + 1, result.loss);
         }
     }
 
     let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
     let config = GenerateConfig { sampling, max_tokens: n, stop: vec![".".to_owned()] };
-    let generated = Session::new(&model, &tokenizer)?.generate("A cup", &config, &mut |_| true)?;
+    let generated = Session::new(&state.model, &tokenizer)?.generate("A cup", &config, &mut |_| true)?;
     println!("A cup{}.", generated.text);
     assert_eq!(format!("A cup{}.", generated.text), text);
     Ok(())

@@ -2,14 +2,16 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::Result;
+use data::loader::Batch;
 use nn::Transformer;
 use serde::Serialize;
-use tensor::{Gradients, Tensor};
+use tensor::{DType, Device};
 use train::RunConfig;
 use train::ceiling::matrix_product_rate;
-use train::optimizer::{Optimizer, global_norm};
 use train::plan::Plan;
 use train::report::Table;
+use train::stepper::{Stepper, TrainState};
 
 use crate::ui::units::{bytes, compact, duration, grouped, percent, with_unit};
 
@@ -31,15 +33,23 @@ pub(crate) struct Estimate {
 
 impl Estimate {
     /// Times a step if it fits in memory and will take less than about `budget_seconds`.
-    pub(crate) fn of(config: &RunConfig, plan: &Plan, budget_seconds: f64) -> Self {
-        let rate = matrix_product_rate(Duration::from_millis(200));
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub(crate) fn of(config: &RunConfig, plan: &Plan, budget_seconds: f64) -> Result<Self> {
+        let device = Device::from_name(&config.training.device)?;
+        let dtype = config.training.precision.value().expect("an effective config").dtype();
+        let rate = matrix_product_rate(device, dtype, Duration::from_millis(200))?;
         let tokens_per_micro_step = (plan.micro_batch_size * config.model.context_length) as f64;
         let seconds = |tokens: f64| plan.training_flops_per_token * tokens / (ASSUMED_UTILISATION * rate);
         // Two micro-batches, one of them to warm up, and room for an estimate that is too low by half.
-        let fits = plan.check_memory().is_ok() && 4.0 * seconds(tokens_per_micro_step) < budget_seconds;
+        // On a GPU the first step compiles kernels: it would take longer than it could tell.
+        let fits = device == Device::Cpu
+            && plan.check_memory().is_ok()
+            && 4.0 * seconds(tokens_per_micro_step) < budget_seconds;
         let step_seconds = match fits {
             true => {
-                let seconds = timed_step(config, plan);
+                let seconds = timed_step(config, plan, device, dtype)?;
                 // The run that may follow shall find the memory as if nothing had been timed.
                 tensor::memory::trim();
                 tensor::memory::reset_peak();
@@ -47,12 +57,12 @@ impl Estimate {
             }
             false => seconds(plan.tokens_per_step as f64),
         };
-        Estimate {
+        Ok(Estimate {
             matrix_product_flops_per_second: rate,
             tokens_per_second: plan.tokens_per_step as f64 / step_seconds,
             estimated_seconds: step_seconds * config.training.steps as f64,
             is_measured: fits,
-        }
+        })
     }
 
     fn remark(&self) -> &'static str {
@@ -60,29 +70,24 @@ impl Estimate {
     }
 }
 
-/// Seconds of a step: one micro-batch of made-up tokens after another to warm up, and the update.
-fn timed_step(config: &RunConfig, plan: &Plan) -> f64 {
-    let model_config = &config.model;
-    let mut model = Transformer::new(model_config, config.seed).tracked();
-    let mut optimizer = Optimizer::new(&config.optimizer, &model);
-    let shape = [plan.micro_batch_size, model_config.context_length];
-    let ids = || {
-        // Spread over the vocabulary, as the rows of a text's tokens are.
-        let id = |i: usize| (i.wrapping_mul(2_654_435_761) % model_config.vocab_size) as u32;
-        Tensor::from_u32(&shape, (0..shape[0] * shape[1]).map(id).collect())
-    };
-    let mut timed = [0.0; 2];
-    for seconds in &mut timed {
+/// Seconds of a step, from updates of one micro-batch of made-up tokens: one to warm up, one with a micro-batch, and
+/// what more micro-batches would take in proportion.
+fn timed_step(config: &RunConfig, plan: &Plan, device: Device, dtype: DType) -> Result<f64> {
+    let model = Transformer::new(&config.model, config.seed);
+    let mut state = TrainState::fresh(&model, &config.optimizer, config.training.grad_clip_norm, device, dtype)?;
+    drop(model);
+    let (b, t, v) = (plan.micro_batch_size, config.model.context_length, config.model.vocab_size);
+    let mut stepper = Stepper::new(device, 1, b, t)?;
+    // Spread over the vocabulary, as the rows of a text's tokens are.
+    let ids: Vec<u32> = (0..b * t).map(|i: usize| (i.wrapping_mul(2_654_435_761) % v) as u32).collect();
+    let batch = Batch { inputs_bt: ids.clone(), targets_bt: ids, n_sequences: b, context_length: t };
+    let mut seconds = 0.0;
+    for step in 0..2 {
         let start = Instant::now();
-        let mut gradients = Gradients::new();
-        model.loss(&ids(), &ids(), plan.tokens_per_step as f32).backward_into(1.0, &mut gradients);
-        let micro_step = start.elapsed().as_secs_f64();
-        global_norm(&model, &gradients);
-        optimizer.update(&mut model, &gradients, 1.0, 0.0, 1);
-        let update = start.elapsed().as_secs_f64() - micro_step;
-        *seconds = micro_step * plan.gradient_accumulation_steps as f64 + update;
+        stepper.step(&mut state, std::slice::from_ref(&batch), 0.0, step)?;
+        seconds = start.elapsed().as_secs_f64();
     }
-    timed[1]
+    Ok(seconds * plan.gradient_accumulation_steps as f64)
 }
 
 /// The accounts as `(name, value)`.

@@ -7,6 +7,7 @@ mod run_report;
 mod baselines;
 mod model_folder;
 mod machine;
+mod cuda_paths;
 mod signals;
 mod ui;
 
@@ -16,6 +17,7 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let arguments = commands::Arguments::parse();
+    cuda_paths::configure();
     match arguments.command.run() {
         Ok(code) => code,
         Err(error) if ui::is_broken_pipe(&error) => ExitCode::SUCCESS,

@@ -87,7 +87,7 @@ pub(crate) fn train(
         End::Finished { validation } => validation,
     };
     Ok(Outcome::Finished(Box::new(FinishedRun {
-        model: trainer.model().detached(),
+        model: trainer.model()?,
         held_out_opening: inputs::opening(&inputs, config.model.context_length),
         tokenizer: inputs.tokenizer,
         validation,

@@ -34,7 +34,7 @@ impl Attention {
         let scale = 1.0 / (heads.head_dim as f32).sqrt();
         let qkv = self.qkv.forward(x_btd);
         let qkv = match rope {
-            Some(rope) => ops::rope(&qkv, &heads, rope, start),
+            Some(rope) => ops::rope_into(qkv, &heads, rope, start),
             None => qkv,
         };
         let y = match cache {

@@ -1,6 +1,6 @@
 //! One layer of the transformer: attention, then feed-forward, each with a norm and a residual connection.
 
-use tensor::{Tensor, ops};
+use tensor::Tensor;
 
 use crate::attention::AttentionContext;
 use crate::{Attention, Mlp, Norm, Placement};
@@ -20,17 +20,41 @@ pub struct Block {
     pub mlp: Mlp,
 }
 
+/// The residual stream and what its newest branch adds to it. The addition waits for the norm behind it, because both
+/// are one pass over memory.
+pub(crate) struct Stream {
+    pub(crate) x: Tensor,
+    pub(crate) branch: Option<Tensor>,
+}
+
+impl Stream {
+    /// The stream with its branch added, and the norm of that.
+    pub(crate) fn normed(self, norm: &Norm) -> (Tensor, Tensor) {
+        match self.branch {
+            Some(branch) => norm.forward_sum(&self.x, &branch),
+            None => (self.x.clone(), norm.forward(&self.x)),
+        }
+    }
+}
+
 impl Block {
     /// `[b, t, d]` → `[b, t, d]`.
-    pub(crate) fn forward(&self, x_btd: &Tensor, context: AttentionContext<'_>) -> Tensor {
+    pub(crate) fn forward(&self, stream: Stream, context: AttentionContext<'_>) -> Stream {
         match self.placement {
             Placement::Pre => {
-                let x = ops::add(x_btd, &self.attention.forward(&self.attention_norm.forward(x_btd), context));
-                ops::add(&x, &self.mlp.forward(&self.mlp_norm.forward(&x)))
+                let (x, normed) = stream.normed(&self.attention_norm);
+                let attended = self.attention.forward(&normed, context);
+                drop(normed);
+                let (x, normed) = self.mlp_norm.forward_sum(&x, &attended);
+                drop(attended);
+                Stream { x, branch: Some(self.mlp.forward(&normed)) }
             }
             Placement::Post => {
-                let x = self.attention_norm.forward(&ops::add(x_btd, &self.attention.forward(x_btd, context)));
-                self.mlp_norm.forward(&ops::add(&x, &self.mlp.forward(&x)))
+                // Here a branch never waits: its norm is its own.
+                let x = stream.x;
+                let (_, x) = self.attention_norm.forward_sum(&x, &self.attention.forward(&x, context));
+                let (_, x) = self.mlp_norm.forward_sum(&x, &self.mlp.forward(&x));
+                Stream { x, branch: None }
             }
         }
     }

@@ -3,7 +3,7 @@
 //! The numbers follow the life of every tensor of a step: what forward saves per block, what backward frees while
 //! gradients appear, and the optimizer's state. They are checked in tests against what the allocator counted.
 
-use tensor::ops;
+use tensor::{DType, Device, ops};
 
 use crate::{MlpKind, ModelConfig, NormKind, Placement, Position};
 
@@ -34,11 +34,19 @@ impl MemoryPlan {
     }
 }
 
-/// Plans a training step with AdamW on micro-batches of `micro_batch_size` sequences of full length. What no machine
-/// could hold comes out as the largest number.
-pub fn training(config: &ModelConfig, micro_batch_size: usize, accumulates: bool) -> MemoryPlan {
-    let sizes = Sizes::of(config, micro_batch_size as u128 * config.context_length as u128);
+/// Plans a training step with AdamW on micro-batches of `micro_batch_size` sequences of full length, with activations of
+/// `dtype` on `device`. What no machine could hold comes out as the largest number.
+pub fn training(
+    config: &ModelConfig,
+    micro_batch_size: usize,
+    accumulates: bool,
+    dtype: DType,
+    device: Device,
+) -> MemoryPlan {
+    let sizes = Sizes::of(config, micro_batch_size as u128 * config.context_length as u128, dtype, device);
     let parameters = F32 * config.n_parameters() as u128;
+    // Computed with in another dtype, the weights exist twice.
+    let compute_copy = if dtype == DType::F32 { 0 } else { bytes_of(dtype) * config.n_parameters() as u128 };
     let n_layers = config.n_layers as u128;
 
     // Backward walks from the head to the embedding. At each block, gradients of the blocks above exist already and
@@ -69,11 +77,18 @@ pub fn training(config: &ModelConfig, micro_batch_size: usize, accumulates: bool
 
     let bytes = |x: u128| usize::try_from(x).unwrap_or(usize::MAX);
     MemoryPlan {
-        weights: bytes(parameters),
+        weights: bytes(parameters + compute_copy),
         gradients: bytes(largest.gradients),
         optimizer: bytes(2 * parameters),
         activations: bytes(largest.activations),
-        workspace: bytes(largest.workspace),
+        workspace: bytes(largest.workspace + sizes.standing_workspace),
+    }
+}
+
+fn bytes_of(dtype: DType) -> u128 {
+    match dtype {
+        DType::F32 | DType::U32 => 4,
+        DType::Bf16 => 2,
     }
 }
 
@@ -114,10 +129,13 @@ struct Sizes {
     attention_transient: u128,
     /// One chunk of logits in the fused head.
     logits_chunk: u128,
+    /// What is there all the time: scratch of the matrix products.
+    standing_workspace: u128,
 }
 
 impl Sizes {
-    fn of(config: &ModelConfig, n: u128) -> Self {
+    fn of(config: &ModelConfig, n: u128, dtype: DType, device: Device) -> Self {
+        let element = bytes_of(dtype);
         let wide = |size: usize| size as u128;
         let (d, f, up) = (wide(config.d_model), wide(config.d_ff), wide(config.d_up()));
         let heads = config.heads();
@@ -130,27 +148,35 @@ impl Sizes {
             NormKind::Rms { .. } => 1,
             NormKind::Layer { .. } => 2,
         };
-        let mlp_saved = stream_tensors * d + statistics + up + f;
-        let attention_saved = stream_tensors * d + statistics + qkv + q + wide(config.n_heads);
+        let statistics = F32 * statistics;
+        let mlp_saved = element * (stream_tensors * d + up + f) + statistics;
+        let attention_saved = element * (stream_tensors * d + qkv + q) + statistics + F32 * wide(config.n_heads);
         let head_saved = match config.placement {
-            Placement::Pre => (1 + norms) * d + statistics,
-            Placement::Post => d,
+            Placement::Pre => element * (1 + norms) * d + statistics,
+            Placement::Post => element * d,
         };
         let positions = if config.position == Position::Learned { wide(config.context_length) * d } else { 0 };
         let embeddings = wide(config.vocab_size) * d * if config.tie_embeddings { 1 } else { 2 } + positions;
         // The activation of a layer without gate turns its gradient into that of its input in place.
         let widest = if config.mlp == MlpKind::Swiglu { up } else { f };
+        // Attention on a GPU sums the gradient of the queries in f32.
+        let (attention_scratch, standing_workspace) = match device {
+            Device::Cpu => (0, 0),
+            Device::Cuda(_) => (F32 * (q + 2 * wide(config.n_heads)), ops::MATMUL_WORKSPACE_BYTES as u128),
+        };
+        let chunk_rows = wide(ops::logits_chunk_rows(config.vocab_size, device)).min(n);
         Sizes {
-            block_saved: F32 * n * (mlp_saved + attention_saved),
-            mlp_saved: F32 * n * mlp_saved,
-            head_saved: F32 * n * head_saved,
-            stream: F32 * n * d,
+            block_saved: n * (mlp_saved + attention_saved),
+            mlp_saved: n * mlp_saved,
+            head_saved: n * head_saved,
+            stream: element * n * d,
             block_parameters: F32 * (wide(config.n_parameters()) - embeddings) / wide(config.n_layers),
             mlp_parameters: F32 * d * (up + f),
             down_parameters: F32 * d * f,
-            mlp_transient: F32 * n * (d + widest),
-            attention_transient: F32 * n * (d + q + qkv),
-            logits_chunk: F32 * wide(ops::logits_chunk_rows(config.vocab_size)).min(n) * wide(config.vocab_size),
+            mlp_transient: element * n * (d + widest),
+            attention_transient: n * (element * (d + q + qkv) + attention_scratch),
+            logits_chunk: element * chunk_rows * wide(config.vocab_size),
+            standing_workspace,
         }
     }
 }

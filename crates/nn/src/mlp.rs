@@ -18,12 +18,13 @@ pub struct Mlp {
 impl Mlp {
     /// `[..., d]` → `[..., d]`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        let up = self.up.forward(x);
-        let activated = match self.kind.activation() {
-            Some(activation) => ops::activation(&up, activation),
-            None => ops::swiglu(&up),
+        let layer = ops::Mlp {
+            up: &self.up.weight,
+            up_bias: self.up.bias.as_ref(),
+            down: &self.down.weight,
+            down_bias: self.down.bias.as_ref(),
+            activation: self.kind.activation(),
         };
-        drop(up);
-        self.down.forward(&activated)
+        ops::mlp(x, &layer)
     }
 }

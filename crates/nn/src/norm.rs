@@ -36,6 +36,19 @@ impl Norm {
         }
     }
 
+    /// `x + y`, and the norm of the sum: twice `[..., d]`.
+    #[track_caller]
+    pub fn forward_sum(&self, x: &Tensor, y: &Tensor) -> (Tensor, Tensor) {
+        match self {
+            Norm::None => {
+                let sum = ops::add(x, y);
+                (sum.clone(), sum)
+            }
+            Norm::Rms { gain, eps } => ops::add_rms_norm(x, y, gain, *eps),
+            Norm::Layer { gain, bias, eps } => ops::add_layer_norm(x, y, gain, bias.as_ref(), *eps),
+        }
+    }
+
     pub(crate) fn parameters<'a>(&'a self, name: &str, list: &mut Vec<(String, &'a Tensor)>) {
         match self {
             Norm::None => {}

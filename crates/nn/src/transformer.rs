@@ -1,9 +1,10 @@
 //! The decoder: embedding, blocks, head.
 
 use tensor::ops::{self, RopeTable};
-use tensor::{DType, Tensor};
+use tensor::{DType, Device, Tensor};
 
 use crate::attention::AttentionContext;
+use crate::block::Stream;
 use crate::{Block, KvCache, ModelConfig, Norm};
 
 /// A model: a plain struct of tensors.
@@ -58,7 +59,7 @@ impl Transformer {
     /// If there are more positions than the context length.
     #[track_caller]
     pub fn forward(&self, ids_bt: &Tensor, mut cache: Option<&mut KvCache>) -> Tensor {
-        let &[b, t] = ids_bt.shape() else { panic!("forward: ids must be [b, t], not {:?}", ids_bt.shape()) };
+        let &[_, t] = ids_bt.shape() else { panic!("forward: ids must be [b, t], not {:?}", ids_bt.shape()) };
         let start = cache.as_ref().map_or(0, |cache| cache.n_positions);
         let context_length = self.config.context_length;
         assert!(
@@ -66,11 +67,11 @@ impl Transformer {
             "forward: {start} + {t} positions, the context length is {context_length}"
         );
 
-        let mut x_btd = ops::embedding(ids_bt, &self.token_embedding);
-        if let Some(table) = &self.position_embedding {
-            let positions = (0..b).flat_map(|_| start as u32..(start + t) as u32).collect();
-            x_btd = ops::add(&x_btd, &ops::embedding(&Tensor::from_u32(&[b, t], positions), table));
-        }
+        let x = match &self.position_embedding {
+            Some(positions) => ops::embedding_with_positions(ids_bt, &self.token_embedding, positions, start),
+            None => ops::embedding(ids_bt, &self.token_embedding),
+        };
+        let mut stream = Stream { x, branch: None };
         for (layer, block) in self.blocks.iter().enumerate() {
             let context = AttentionContext {
                 heads: self.config.heads(),
@@ -78,12 +79,13 @@ impl Transformer {
                 start,
                 cache: cache.as_mut().map(|cache| &mut cache.layers[layer]),
             };
-            x_btd = block.forward(&x_btd, context);
+            stream = block.forward(stream, context);
         }
         if let Some(cache) = cache {
             cache.n_positions += t;
         }
-        self.final_norm.forward(&x_btd)
+        let (_, normed) = stream.normed(&self.final_norm);
+        normed
     }
 
     /// The matrix of the output head, `[v, d]`.
@@ -153,6 +155,40 @@ impl Transformer {
         self.map(Tensor::detached)
     }
 
+    /// The same weights on `device`, off the tape: shared if they are there already.
+    pub fn to(&self, device: Device) -> Self {
+        let rope = self.rope.as_ref().map(|table| table.to(device));
+        Transformer { rope, ..self.map(|x| x.to(device)) }
+    }
+
+    /// A copy to compute with, in `dtype`, that shares nothing with this model: the weights that are trained stay in f32,
+    /// and so do the parameters of norms, whose few numbers matter more than their speed.
+    pub fn compute_copy(&self, dtype: DType) -> Self {
+        let mut copy = self.map(|x| x.copied_to(x.device()));
+        for x in copy.tables_and_linears_mut() {
+            *x = ops::cast(x, dtype);
+        }
+        copy
+    }
+
+    fn tables_and_linears_mut(&mut self) -> Vec<&mut Tensor> {
+        let mut list = vec![&mut self.token_embedding];
+        list.extend(&mut self.position_embedding);
+        for block in &mut self.blocks {
+            let Block { attention, mlp, .. } = block;
+            for linear in [&mut attention.qkv, &mut attention.output, &mut mlp.up, &mut mlp.down] {
+                linear.parameters_mut(&mut list);
+            }
+        }
+        list.extend(&mut self.head);
+        list
+    }
+
+    /// Where the weights are.
+    pub fn device(&self) -> Device {
+        self.token_embedding.device()
+    }
+
     fn map(&self, f: impl Fn(&Tensor) -> Tensor) -> Self {
         let mut mapped = self.clone();
         for parameter in mapped.parameters_mut() {
@@ -168,6 +204,8 @@ impl Transformer {
 
     /// Whether every parameter is a finite f32.
     pub fn is_finite(&self) -> bool {
-        self.parameters().iter().all(|(_, x)| x.dtype() == DType::F32 && x.f32s().iter().all(|x| x.is_finite()))
+        self.parameters()
+            .iter()
+            .all(|(_, x)| x.dtype() == DType::F32 && x.to(Device::Cpu).f32s().iter().all(|x| x.is_finite()))
     }
 }

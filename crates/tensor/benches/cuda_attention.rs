@@ -41,7 +41,7 @@ const CHECKS: [(usize, usize, usize, usize, usize, bool); 14] = [
     (4, 1024, 24, 24, 128, false),
 ];
 
-const SHAPES: [(usize, usize, usize, usize, usize, bool); 7] = [
+const SHAPES: [(usize, usize, usize, usize, usize, bool); 8] = [
     (16, 1024, 12, 12, 64, true),
     (1, 16384, 16, 16, 64, true),
     (4, 2048, 16, 16, 128, true),
@@ -49,6 +49,7 @@ const SHAPES: [(usize, usize, usize, usize, usize, bool); 7] = [
     (2, 8192, 16, 16, 128, true),
     (2, 8192, 16, 16, 128, false),
     (4, 4096, 16, 4, 128, true),
+    (32, 1024, 12, 12, 64, true),
 ];
 
 fn problem((b, t, h, g, e, causal): (usize, usize, usize, usize, usize, bool)) -> Problem {
@@ -155,12 +156,16 @@ fn check_forward(
     Ok(())
 }
 
-fn check_backward(context: &Arc<Context>, inputs: &mut Inputs, expected: &Expected) -> Result<(), Error> {
+fn check_backward(
+    context: &Arc<Context>,
+    inputs: &mut Inputs,
+    expected: &Expected,
+    tiling: BackwardTiling,
+) -> Result<(), Error> {
     let p = inputs.problem;
     let heads = p.heads;
     let forward = Forward::new(context, heads.head_dim, p.causal, ForwardTiling::of(heads.head_dim, p.t))?;
     forward.launch(&p, &inputs.qkv, &mut inputs.y, &mut inputs.log_sum_exp)?;
-    let tiling = BackwardTiling::of(heads.head_dim);
     let backward = Backward::new(context, heads.head_dim, p.causal, tiling)?;
     let mut workspace = BackwardWorkspace::new(context, &p, tiling)?;
     let mut results = Vec::new();
@@ -180,7 +185,7 @@ fn check_backward(context: &Arc<Context>, inputs: &mut Inputs, expected: &Expect
     let errors = [part(0, q), part(q, kv), part(q + kv, kv)];
     let verdict = if errors.iter().all(|x| x.0 < 1e-2 || x.1 < 1e-6) && same { "ok" } else { "WRONG" };
     let [dq, dk, dv] = errors.map(|(relative, largest)| format!("{relative:.1e} (max {largest:.1e})"));
-    println!("{} backward dq {dq} dk {dk} dv {dv} same bits {same} {verdict}", name(&p));
+    println!("{} {tiling:?} dq {dq} dk {dk} dv {dv} same bits {same} {verdict}", name(&p));
     Ok(())
 }
 
@@ -249,6 +254,12 @@ fn run(arguments: &[String]) -> Result<(), Error> {
         std::iter::once(best).chain(others)
     };
 
+    let backward_tilings = |p: &Problem| {
+        let tilings = BackwardTiling::variants(p.heads.head_dim);
+        let n = if has("variants") { tilings.len() } else { 1 };
+        tilings.into_iter().take(n)
+    };
+
     for shape in CHECKS.into_iter().filter(|_| !has("unchecked")) {
         let p = problem(shape);
         let mut inputs = Inputs::new(&context, p)?;
@@ -259,7 +270,9 @@ fn run(arguments: &[String]) -> Result<(), Error> {
             }
         }
         if has("backward") {
-            check_backward(&context, &mut inputs, &expected)?;
+            for tiling in backward_tilings(&p) {
+                check_backward(&context, &mut inputs, &expected, tiling)?;
+            }
         }
     }
 
@@ -288,16 +301,19 @@ fn run(arguments: &[String]) -> Result<(), Error> {
                 &mut inputs.y,
                 &mut inputs.log_sum_exp,
             )?;
-            let tiling = BackwardTiling::of(e);
-            let backward = Backward::new(&context, e, p.causal, tiling)?;
-            let mut workspace = BackwardWorkspace::new(&context, &p, tiling)?;
-            let Inputs { qkv, y, log_sum_exp, dy, dqkv, .. } = &mut inputs;
-            let seconds = time(&context, || backward.launch(&p, &mut workspace, qkv, y, log_sum_exp, dy, dqkv))?;
-            print_speed(
-                &format!("{} backward {}×128 {}", name(&p), tiling.block_q, tiling.stages),
-                seconds,
-                2.5 * p.forward_flops(),
-            );
+            for tiling in backward_tilings(&p) {
+                let backward = Backward::new(&context, e, p.causal, tiling)?;
+                let mut workspace = BackwardWorkspace::new(&context, &p, tiling)?;
+                let Inputs { qkv, y, log_sum_exp, dy, dqkv, .. } = &mut inputs;
+                let seconds = time(&context, || backward.launch(&p, &mut workspace, qkv, y, log_sum_exp, dy, dqkv))?;
+                let delayed = if tiling.delayed { " delayed" } else { "" };
+                let reversed = if tiling.reversed { " reversed" } else { "" };
+                print_speed(
+                    &format!("{} backward {}×128 {}{delayed}{reversed}", name(&p), tiling.block_q, tiling.stages),
+                    seconds,
+                    2.5 * p.forward_flops(),
+                );
+            }
         }
     }
     Ok(())

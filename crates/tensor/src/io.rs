@@ -10,7 +10,7 @@ use memmap2::Mmap;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
 
 use crate::storage::Storage;
-use crate::{DType, Error, Tensor};
+use crate::{DType, Device, Error, Tensor};
 
 /// Writes tensors with their names, and free text as metadata, to a safetensors file: all of it or nothing. The file
 /// appears under its name only when it is complete and on disk.
@@ -170,7 +170,7 @@ fn storage_of<T: Writable, const N: usize>(
     data: &[u8],
     read: impl Fn([u8; N]) -> T,
 ) -> Storage {
-    let mut storage = Storage::unspecified(len, dtype);
+    let mut storage = Storage::unspecified(Device::Cpu, len, dtype);
     let (elements, _) = data.as_chunks::<N>();
     for (x, &bytes) in T::slice(&mut storage).iter_mut().zip(elements) {
         *x = read(bytes);

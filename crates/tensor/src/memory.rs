@@ -135,10 +135,10 @@ impl<T: Pod> Buffer<T> {
         Buffer { memory: Memory::Pages(Some(pages)), len }
     }
 
-    /// `len` zeros.
-    pub(crate) fn zeroed(len: usize) -> Self {
-        let mut buffer = Self::unspecified(len);
-        buffer.fill(T::zeroed());
+    /// A copy of `elements`.
+    pub(crate) fn copied_from(elements: &[T]) -> Self {
+        let mut buffer = Self::unspecified(elements.len());
+        buffer.copy_from_slice(elements);
         buffer
     }
 
@@ -203,11 +203,11 @@ mod tests {
     }
 
     #[test]
-    fn a_reused_buffer_of_zeros_holds_zeros() {
+    fn a_reused_buffer_holds_what_is_copied_into_it() {
         let mut first = Buffer::<f32>::unspecified(100_003);
         first.fill(7.0);
         drop(first);
-        assert!(Buffer::<f32>::zeroed(100_001).iter().all(|&x| x == 0.0));
+        assert!(Buffer::copied_from(&vec![0.0_f32; 100_001]).iter().all(|&x| x == 0.0));
     }
 
     #[test]

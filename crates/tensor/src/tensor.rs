@@ -9,7 +9,7 @@ use half::bf16;
 use crate::autograd::{Node, Sink};
 use crate::memory::Buffer;
 use crate::storage::Storage;
-use crate::{DType, Device};
+use crate::{DType, Device, cuda};
 
 /// Identifies a tracked tensor. Later tensors have larger ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -42,18 +42,43 @@ pub(crate) struct Track {
 #[derive(Clone)]
 pub(crate) struct Place {
     shape: Vec<usize>,
+    dtype: DType,
+    device: Device,
     track: Option<Track>,
 }
 
 /// What a gradient can be delivered to.
 pub(crate) trait OnTape {
     fn shape(&self) -> &[usize];
+    fn dtype(&self) -> DType;
+    fn device(&self) -> Device;
     fn track(&self) -> Option<&Track>;
+
+    /// The dtype of the gradient: f32 for a leaf, where gradients of many tokens are summed, otherwise the tensor's own.
+    fn gradient_dtype(&self) -> DType {
+        match self.track() {
+            Some(Track { node: Some(_), .. }) => self.dtype(),
+            _ => DType::F32,
+        }
+    }
+
+    /// A tensor that the gradient is about to be written into.
+    fn new_gradient(&self) -> Tensor {
+        Tensor::unspecified_on(self.device(), self.shape(), self.gradient_dtype())
+    }
 }
 
 impl OnTape for Place {
     fn shape(&self) -> &[usize] {
         &self.shape
+    }
+
+    fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    fn device(&self) -> Device {
+        self.device
     }
 
     fn track(&self) -> Option<&Track> {
@@ -66,6 +91,14 @@ impl OnTape for Tensor {
         &self.shape
     }
 
+    fn dtype(&self) -> DType {
+        self.storage.dtype()
+    }
+
+    fn device(&self) -> Device {
+        self.storage.device()
+    }
+
     fn track(&self) -> Option<&Track> {
         self.track.as_ref()
     }
@@ -74,7 +107,8 @@ impl OnTape for Tensor {
 impl Tensor {
     /// The tensor's shape and place on the tape, without its elements.
     pub(crate) fn place(&self) -> Place {
-        Place { shape: self.shape.clone(), track: self.track.clone() }
+        let (dtype, device) = (self.dtype(), self.device());
+        Place { shape: self.shape.clone(), dtype, device, track: self.track.clone() }
     }
 
     /// A tensor over `elements` in row-major order.
@@ -121,7 +155,14 @@ impl Tensor {
 
     /// A tensor of zeros.
     pub fn zeros(shape: &[usize], dtype: DType) -> Self {
-        Self::from_elements(shape, Storage::zeroed(shape.iter().product(), dtype))
+        Self::zeros_on(Device::Cpu, shape, dtype)
+    }
+
+    /// A tensor of zeros on a device.
+    pub fn zeros_on(device: Device, shape: &[usize], dtype: DType) -> Self {
+        let mut storage = Storage::unspecified(device, shape.iter().product(), dtype);
+        storage.fill_with_zeros();
+        Self::from_elements(shape, storage)
     }
 
     /// A tensor whose every element is `value`.
@@ -133,7 +174,123 @@ impl Tensor {
 
     /// A tensor of unspecified elements, for an output that is about to be written in full.
     pub(crate) fn unspecified(shape: &[usize], dtype: DType) -> Self {
-        Self::from_elements(shape, Storage::unspecified(shape.iter().product(), dtype))
+        Self::unspecified_on(Device::Cpu, shape, dtype)
+    }
+
+    /// [`Tensor::unspecified`] on a device.
+    pub(crate) fn unspecified_on(device: Device, shape: &[usize], dtype: DType) -> Self {
+        Self::from_elements(shape, Storage::unspecified(device, shape.iter().product(), dtype))
+    }
+
+    /// The same elements on `device`, off the tape: shared if they are there already, copied otherwise.
+    pub fn to(&self, device: Device) -> Self {
+        if self.device() == device {
+            return self.detached();
+        }
+        Self::from_elements(&self.shape, self.storage.copied_to(device))
+    }
+
+    /// A copy on `device` that shares nothing with this tensor, off the tape.
+    pub fn copied_to(&self, device: Device) -> Self {
+        Self::from_elements(&self.shape, self.storage.copied_to(device))
+    }
+
+    /// Replaces the elements, on a GPU after all work asked for so far: the next batch.
+    ///
+    /// # Panics
+    /// If the tensor is shared, is not of u32, or has another number of elements.
+    #[track_caller]
+    pub fn write_u32s(&mut self, elements: &[u32]) {
+        match Arc::get_mut(&mut self.storage) {
+            Some(Storage::CudaU32(x)) => cuda::or_unwind(x.write(elements)),
+            Some(Storage::U32(x)) => x.copy_from_slice(elements),
+            _ => panic!("write_u32s: expected an unshared tensor of u32, not {self:?}"),
+        }
+    }
+
+    /// [`Tensor::write_u32s`] for f32.
+    ///
+    /// # Panics
+    /// As there.
+    #[track_caller]
+    pub fn write_f32s(&mut self, elements: &[f32]) {
+        match Arc::get_mut(&mut self.storage) {
+            Some(Storage::CudaF32(x)) => cuda::or_unwind(x.write(elements)),
+            Some(Storage::F32(x)) => x.copy_from_slice(elements),
+            _ => panic!("write_f32s: expected an unshared tensor of f32, not {self:?}"),
+        }
+    }
+
+    /// The context of the GPU that the elements are on.
+    ///
+    /// # Panics
+    /// If they are on the CPU.
+    #[track_caller]
+    pub(crate) fn cuda(&self) -> &Arc<cuda::Context> {
+        match &*self.storage {
+            Storage::CudaF32(x) => x.context(),
+            Storage::CudaBf16(x) => x.context(),
+            Storage::CudaU32(x) => x.context(),
+            _ => panic!("expected a tensor on a GPU, not on {}", self.device()),
+        }
+    }
+
+    /// The address of the elements on the GPU.
+    ///
+    /// # Panics
+    /// If they are on the CPU.
+    #[track_caller]
+    pub(crate) fn device_pointer(&self) -> u64 {
+        match &*self.storage {
+            Storage::CudaF32(x) => x.pointer(),
+            Storage::CudaBf16(x) => x.pointer(),
+            Storage::CudaU32(x) => x.pointer(),
+            _ => panic!("expected a tensor on a GPU, not on {}", self.device()),
+        }
+    }
+
+    /// The elements on a GPU.
+    ///
+    /// # Panics
+    /// If they are not bf16, or not on a GPU.
+    #[track_caller]
+    pub(crate) fn cuda_bf16s(&self) -> &cuda::Buffer<bf16> {
+        match &*self.storage {
+            Storage::CudaBf16(x) => x,
+            other => panic!("expected a tensor of bf16 on a GPU, not of {} on {}", other.dtype(), other.device()),
+        }
+    }
+
+    /// The elements on a GPU, to be changed in place; see [`Tensor::f32s_mut`].
+    #[track_caller]
+    pub(crate) fn cuda_bf16s_mut(&mut self) -> &mut cuda::Buffer<bf16> {
+        match Arc::get_mut(&mut self.storage) {
+            Some(Storage::CudaBf16(x)) => x,
+            Some(other) => panic!("expected a tensor of bf16 on a GPU, not of {} on {}", other.dtype(), other.device()),
+            None => panic!("a tensor of shape {:?} is shared and cannot be changed in place", self.shape),
+        }
+    }
+
+    /// The elements on a GPU.
+    ///
+    /// # Panics
+    /// If they are not f32, or not on a GPU.
+    #[track_caller]
+    pub(crate) fn cuda_f32s(&self) -> &cuda::Buffer<f32> {
+        match &*self.storage {
+            Storage::CudaF32(x) => x,
+            other => panic!("expected a tensor of f32 on a GPU, not of {} on {}", other.dtype(), other.device()),
+        }
+    }
+
+    /// The elements on a GPU, to be changed in place; see [`Tensor::f32s_mut`].
+    #[track_caller]
+    pub(crate) fn cuda_f32s_mut(&mut self) -> &mut cuda::Buffer<f32> {
+        match Arc::get_mut(&mut self.storage) {
+            Some(Storage::CudaF32(x)) => x,
+            Some(other) => panic!("expected a tensor of f32 on a GPU, not of {} on {}", other.dtype(), other.device()),
+            None => panic!("a tensor of shape {:?} is shared and cannot be changed in place", self.shape),
+        }
     }
 
     #[track_caller]
@@ -220,12 +377,12 @@ impl Tensor {
     /// The elements.
     ///
     /// # Panics
-    /// If they are not f32.
+    /// If they are not f32, or not on the CPU.
     #[track_caller]
     pub fn f32s(&self) -> &[f32] {
         match &*self.storage {
             Storage::F32(x) => x,
-            other => panic!("expected a tensor of f32, not of {}", other.dtype()),
+            other => panic!("expected a tensor of f32, not of {} on {}", other.dtype(), other.device()),
         }
     }
 
@@ -237,7 +394,7 @@ impl Tensor {
     pub fn bf16s(&self) -> &[bf16] {
         match &*self.storage {
             Storage::Bf16(x) => x,
-            other => panic!("expected a tensor of bf16, not of {}", other.dtype()),
+            other => panic!("expected a tensor of bf16, not of {} on {}", other.dtype(), other.device()),
         }
     }
 
@@ -249,7 +406,7 @@ impl Tensor {
     pub fn u32s(&self) -> &[u32] {
         match &*self.storage {
             Storage::U32(x) => x,
-            other => panic!("expected a tensor of u32, not of {}", other.dtype()),
+            other => panic!("expected a tensor of u32, not of {} on {}", other.dtype(), other.device()),
         }
     }
 
@@ -282,20 +439,20 @@ impl Tensor {
         Arc::get_mut(&mut self.storage).is_some()
     }
 
-    /// The only element.
+    /// The only element. On a GPU, this waits for all work asked for.
     ///
     /// # Panics
     /// If there is not exactly one, or it is not f32.
     #[track_caller]
     pub fn item(&self) -> f32 {
         assert!(self.len() == 1, "item: a tensor of shape {:?} has more than one element", self.shape);
-        self.f32s()[0]
+        self.to(Device::Cpu).f32s()[0]
     }
 }
 
 impl fmt::Debug for Tensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let tracked = if self.is_tracked() { ", tracked" } else { "" };
-        write!(f, "Tensor({:?}, {}{tracked})", self.shape, self.dtype())
+        write!(f, "Tensor({:?}, {} on {}{tracked})", self.shape, self.dtype(), self.device())
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::io::SafetensorsFile;
 use crate::random::Rng;
-use crate::{DType, Device, Tensor};
+use crate::{DType, Device, Tensor, ops};
 
 /// How far a result may be from its oracle: `|x − y| ≤ absolute + relative · |y|`.
 #[derive(Clone, Copy, Debug)]
@@ -29,9 +29,35 @@ impl Tolerance {
     }
 }
 
+/// Every device of this machine that operations are to be tested on, with the dtype of activations.
+pub fn cases() -> Vec<(Device, DType)> {
+    let mut cases = vec![(Device::Cpu, DType::F32)];
+    if let Ok(gpu) = Device::from_name("cuda:0") {
+        cases.extend([(gpu, DType::F32), (gpu, DType::Bf16)]);
+    }
+    cases
+}
+
 /// Every device of this machine that operations are to be tested on.
 pub fn devices() -> Vec<Device> {
-    vec![Device::Cpu]
+    let mut devices: Vec<Device> = cases().into_iter().map(|(device, _)| device).collect();
+    devices.dedup();
+    devices
+}
+
+/// `x` rounded to `dtype`: what the reference is to be computed from.
+pub fn rounded(x: &Tensor, dtype: DType) -> Tensor {
+    ops::cast(&ops::cast(x, dtype), DType::F32)
+}
+
+/// `x` as `dtype` on `device`.
+pub fn placed(x: &Tensor, (device, dtype): (Device, DType)) -> Tensor {
+    ops::cast(&x.detached(), dtype).to(device)
+}
+
+/// `x` as f32 on the CPU.
+pub fn fetched(x: &Tensor) -> Tensor {
+    ops::cast(&x.to(Device::Cpu), DType::F32)
 }
 
 /// Random numbers from N(0, 1); the same for the same shape and stream.
@@ -39,13 +65,14 @@ pub fn random(shape: &[usize], stream: u64) -> Tensor {
     Rng::new(0x7e57, stream).normal(shape, 1.0)
 }
 
-/// Fails with the worst element if `x` is not close to `expected`.
+/// Fails with the worst element if `x` is not close to `expected`, whatever their devices and dtypes.
 ///
 /// # Panics
 /// If shapes differ or an element is out of tolerance.
 #[track_caller]
 pub fn assert_close(x: &Tensor, expected: &Tensor, tolerance: Tolerance) {
     assert_eq!(x.shape(), expected.shape(), "shapes differ");
+    let (x, expected) = (fetched(x), fetched(expected));
     let excess = |x: f32, y: f32| {
         let excess = (x - y).abs() - (tolerance.absolute + tolerance.relative * y.abs());
         if excess.is_nan() { f32::INFINITY } else { excess }

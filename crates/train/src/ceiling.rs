@@ -1,12 +1,28 @@
-//! The speed of this machine, measured: what the speed of training is compared with.
+//! The speed of a device, measured: what the speed of training is compared with.
 
 use std::time::{Duration, Instant};
 
 use tensor::cpu::gemm::{MatMut, MatRef, Parallel, gemm};
+use tensor::cuda::{self, Event};
+use tensor::random::Rng;
+use tensor::{DType, Device, ops};
 
-/// The rate of a large single-precision matrix product on all cores, in floating-point operations per second: the best
-/// of several repetitions within `budget`.
-pub fn matrix_product_rate(budget: Duration) -> f64 {
+use crate::Error;
+
+/// The rate of a large matrix product of `dtype` on `device`, in floating-point operations per second: the best of several
+/// repetitions within `budget`.
+///
+/// # Errors
+/// If the device fails.
+pub fn matrix_product_rate(device: Device, dtype: DType, budget: Duration) -> Result<f64, Error> {
+    match device {
+        Device::Cpu => Ok(on_cpu(budget)),
+        Device::Cuda(ordinal) => on_gpu(ordinal, dtype, budget),
+    }
+}
+
+/// In single precision, on all cores.
+fn on_cpu(budget: Duration) -> f64 {
     const N: usize = 1024;
     let a: Vec<f32> = (0..N * N).map(|i| (i % 17) as f32 - 8.0).collect();
     let mut c = vec![0.0; N * N];
@@ -19,6 +35,29 @@ pub fn matrix_product_rate(budget: Duration) -> f64 {
         best = best.min(begin.elapsed().as_secs_f64());
         if start.elapsed() >= budget {
             return 2.0 * (N * N * N) as f64 / best;
+        }
+    }
+}
+
+/// On the device's clock.
+fn on_gpu(ordinal: usize, dtype: DType, budget: Duration) -> Result<f64, Error> {
+    const N: usize = 4096;
+    /// Products between two looks at the clock.
+    const ROUND: usize = 8;
+    let context = cuda::context(ordinal)?;
+    let [x, y] = [1, 2].map(|stream| Rng::new(0, stream).normal(&[N, N], 1.0));
+    let (x, y) = cuda::catch(|| {
+        let place = |x| ops::cast(x, dtype).to(Device::Cuda(ordinal));
+        (place(&x), place(&y))
+    })?;
+    let start = Instant::now();
+    let mut best = f64::INFINITY;
+    loop {
+        let begin = Event::record(&context)?;
+        cuda::catch(|| (0..ROUND).for_each(|_| drop(ops::linear(&x, &y, None))))?;
+        best = best.min(Event::record(&context)?.since(&begin)?.as_secs_f64() / ROUND as f64);
+        if start.elapsed() >= budget {
+            return Ok(2.0 * (N * N * N) as f64 / best);
         }
     }
 }

@@ -9,14 +9,14 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use data::loader::LoaderState;
-use nn::{ModelConfig, Transformer, hugging_face};
+use nn::{Transformer, hugging_face};
 use serde::{Deserialize, Serialize};
-use tensor::Tensor;
 use tensor::io::SafetensorsFile;
+use tensor::{Device, Tensor, cuda};
 
-use crate::config::OptimizerConfig;
 use crate::folder::write_whole;
 use crate::optimizer::Optimizer;
+use crate::stepper::TrainState;
 use crate::whole_file::sync_folder;
 use crate::{Error, RunConfig, RunFolder};
 
@@ -73,20 +73,14 @@ struct State {
 ///
 /// # Errors
 /// If the disk is full or the folder cannot be written: then the earlier checkpoints are untouched.
-pub fn save(
-    folder: &RunFolder,
-    progress: &Progress,
-    model: &Transformer,
-    optimizer: &Optimizer,
-    keep: usize,
-) -> Result<PathBuf, Error> {
+pub fn save(folder: &RunFolder, progress: &Progress, state: &TrainState, keep: usize) -> Result<PathBuf, Error> {
     let parent = folder.checkpoints();
     let path = parent.join(format!("step-{:09}", progress.step));
     if path.is_dir() {
         return Ok(path);
     }
     let temporary = parent.join(format!(".step-{:09}.tmp", progress.step));
-    let written = write(&temporary, progress, model, optimizer).and_then(|()| {
+    let written = write(&temporary, progress, state).and_then(|()| {
         let io = |source| Error::Io { action: "write the checkpoint", path: path.clone(), source };
         fs::rename(&temporary, &path).and_then(|()| sync_folder(&parent)).map_err(io)
     });
@@ -102,14 +96,15 @@ pub fn save(
     Ok(path)
 }
 
-fn write(folder: &Path, progress: &Progress, model: &Transformer, optimizer: &Optimizer) -> Result<(), Error> {
+fn write(folder: &Path, progress: &Progress, state: &TrainState) -> Result<(), Error> {
     let io = |source| Error::Io { action: "write the checkpoint", path: folder.to_owned(), source };
     if folder.exists() {
         fs::remove_dir_all(folder).map_err(io)?;
     }
     fs::create_dir_all(folder).map_err(io)?;
-    hugging_face::save_weights(&folder.join(WEIGHTS), model)?;
-    let moments: Vec<(String, Tensor)> = moment_names(model)
+    let (model, optimizer) = cuda::catch(|| (state.model.to(Device::Cpu), state.optimizer.to(Device::Cpu)))?;
+    hugging_face::save_weights(&folder.join(WEIGHTS), &model)?;
+    let moments: Vec<(String, Tensor)> = moment_names(&model)
         .into_iter()
         .zip(optimizer.first_moments.iter().chain(&optimizer.second_moments).cloned())
         .collect();
@@ -180,15 +175,11 @@ fn remove(path: &Path) -> Result<(), Error> {
     fs::rename(path, &dying).and_then(|()| fs::remove_dir_all(&dying)).map_err(io)
 }
 
-/// Reads a checkpoint.
+/// Reads a checkpoint of a run of `config`, to the CPU's memory.
 ///
 /// # Errors
 /// If a file is missing, does not have its checksum, or does not fit the config.
-pub fn load(
-    path: &Path,
-    model: &ModelConfig,
-    optimizer: &OptimizerConfig,
-) -> Result<(Progress, Transformer, Optimizer), Error> {
+pub fn load(path: &Path, config: &RunConfig) -> Result<(Progress, Transformer, Optimizer), Error> {
     let damaged = |reason: String| Error::DamagedCheckpoint { path: path.to_owned(), reason };
     let state = fs::read(path.join(STATE)).map_err(|e| damaged(format!("cannot read {STATE}: {e}")))?;
     let state: State = serde_json::from_slice(&state).map_err(|e| damaged(format!("{STATE}: {e}")))?;
@@ -203,8 +194,8 @@ pub fn load(
             return Err(damaged(format!("{name} has checksum {found}, expected {expected}")));
         }
     }
-    let model = hugging_face::load_weights(&path.join(WEIGHTS), model)?;
-    let mut optimizer = Optimizer::new(optimizer, &model);
+    let model = hugging_face::load_weights(&path.join(WEIGHTS), &config.model)?;
+    let mut optimizer = Optimizer::new(&config.optimizer, config.training.grad_clip_norm, &model);
     let file = SafetensorsFile::open(&path.join(OPTIMIZER))?;
     let names = moment_names(&model);
     let moments = optimizer.first_moments.iter_mut().chain(&mut optimizer.second_moments);

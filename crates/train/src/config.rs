@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use nn::{ConfigError, ModelConfig};
 use serde::{Deserialize, Deserializer, Serialize};
+use tensor::DType;
 use tensor::cpu::gemm::Kernel;
 
 use crate::schedule::{ScheduleConfig, ScheduleError};
@@ -114,9 +115,9 @@ pub struct TrainingConfig {
     pub checkpoint_every: u64,
     /// Checkpoints that are kept.
     pub keep_checkpoints: usize,
-    /// `"auto"`, or `"cpu"`.
+    /// `"auto"`, `"cpu"`, or `"cuda:0"` and further numbers.
     pub device: String,
-    /// Of the arithmetic: `"auto"`, or `"f32"`.
+    /// Of the arithmetic: `"auto"` (bf16 on a GPU, f32 on a CPU), `"f32"` or `"bf16"`.
     pub precision: Auto<Precision>,
     /// The matrix-product kernel: `"auto"`, `"avx512"`, `"avx2"` or `"portable"`. They differ in rounding.
     #[serde(default = "automatic")]
@@ -163,6 +164,18 @@ impl From<KernelName> for Kernel {
 pub enum Precision {
     /// Single precision.
     F32,
+    /// Activations and a copy of the weights in bfloat16, sums in f32.
+    Bf16,
+}
+
+impl Precision {
+    /// Of activations.
+    pub fn dtype(self) -> DType {
+        match self {
+            Precision::F32 => DType::F32,
+            Precision::Bf16 => DType::Bf16,
+        }
+    }
 }
 
 /// A value, or `"auto"`: chosen when the run starts, and written to its effective config.
@@ -186,7 +199,7 @@ impl Choices for usize {
 }
 
 impl Choices for Precision {
-    const CHOICES: &'static str = "\"auto\" or \"f32\"";
+    const CHOICES: &'static str = "\"auto\", \"f32\" or \"bf16\"";
 }
 
 impl Choices for KernelName {

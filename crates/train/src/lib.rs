@@ -1,14 +1,14 @@
 //! Optimizer, schedules, the training loop, checkpoints, metrics, reports.
 //!
 //! A run is one file, [`RunConfig`], and one folder, [`RunFolder`]. [`prepare`] makes the inputs (tokenizer and token
-//! shards), [`Trainer`] is the loop; [`step`] is the page to read first.
+//! shards), [`Trainer`] is the loop; [`stepper`] is the page to read first.
 
 pub mod config;
 pub mod folder;
 pub mod prepare;
 pub mod schedule;
 pub mod optimizer;
-pub mod step;
+pub mod stepper;
 pub mod checkpoint;
 pub mod validate;
 pub mod ceiling;

@@ -1,15 +1,17 @@
 //! The state of AdamW over all parameters of a model.
 
 use nn::Transformer;
-use tensor::ops::{self, AdamW};
-use tensor::{DType, Gradients, Tensor};
+use tensor::ops::{self, AdamW, AdamWTensors};
+use tensor::{DType, Device, Gradients, Tensor};
 
 use crate::config::{Decay, OptimizerConfig};
 
-/// First and second moments, in the order of the model's parameters.
+/// First and second moments, in the order of the model's parameters, on the parameters' device.
 #[derive(Debug)]
 pub struct Optimizer {
     config: OptimizerConfig,
+    /// The largest norm of the gradient; longer ones are scaled down to it. 0 for no limit.
+    grad_clip_norm: f64,
     /// Running means of gradients, each of its parameter's shape.
     pub first_moments: Vec<Tensor>,
     /// Running means of squared gradients.
@@ -18,9 +20,23 @@ pub struct Optimizer {
 
 impl Optimizer {
     /// The state before the first update: zeros.
-    pub fn new(config: &OptimizerConfig, model: &Transformer) -> Self {
-        let zeros = || model.parameters().iter().map(|(_, x)| Tensor::zeros(x.shape(), DType::F32)).collect();
-        Optimizer { config: config.clone(), first_moments: zeros(), second_moments: zeros() }
+    pub fn new(config: &OptimizerConfig, grad_clip_norm: f64, model: &Transformer) -> Self {
+        let zeros = || {
+            let parameters = model.parameters();
+            parameters.iter().map(|(_, x)| Tensor::zeros_on(x.device(), x.shape(), DType::F32)).collect()
+        };
+        Optimizer { config: config.clone(), grad_clip_norm, first_moments: zeros(), second_moments: zeros() }
+    }
+
+    /// The same state on `device`.
+    pub fn to(&self, device: Device) -> Self {
+        let moved = |moments: &[Tensor]| moments.iter().map(|x| x.to(device)).collect();
+        Optimizer {
+            config: self.config.clone(),
+            grad_clip_norm: self.grad_clip_norm,
+            first_moments: moved(&self.first_moments),
+            second_moments: moved(&self.second_moments),
+        }
     }
 
     /// The learning rate at the peak of the schedule.
@@ -29,57 +45,48 @@ impl Optimizer {
         learning_rate
     }
 
-    /// Updates every parameter that has a gradient, with the gradients scaled by `gradient_scale` (from clipping).
-    /// `update` counts from 1.
+    /// What changes from one update to the next, for [`Optimizer::update`]. `update` counts from 1.
+    pub fn step_numbers(&self, learning_rate: f64, update: u64) -> [f32; ops::ADAMW_STEP_NUMBERS] {
+        ops::adamw_step_numbers(&self.settings(), learning_rate as f32, update)
+    }
+
+    fn settings(&self) -> AdamW {
+        let OptimizerConfig::AdamW { betas, eps, .. } = self.config;
+        let [beta1, beta2] = betas.map(|beta| beta as f32);
+        AdamW { beta1, beta2, eps: eps as f32, clip: self.grad_clip_norm as f32 }
+    }
+
+    /// Updates every parameter that has a gradient, and the copy of it that is computed with; returns the norm of the
+    /// gradient before clipping, on the device. If it is not finite, nothing is changed.
+    ///
+    /// The gradients are those of `compute`, if there is one.
     pub fn update(
         &mut self,
         model: &mut Transformer,
+        compute: Option<&mut Transformer>,
         gradients: &Gradients,
-        gradient_scale: f64,
-        learning_rate: f64,
-        update: u64,
-    ) {
-        let OptimizerConfig::AdamW { betas, eps, weight_decay, decay, .. } = self.config;
+        numbers: &Tensor,
+    ) -> Tensor {
+        let settings = self.settings();
+        let OptimizerConfig::AdamW { weight_decay, decay, .. } = self.config;
+        let parameters = model.parameters_mut();
+        let copies: Vec<Option<&mut Tensor>> = match compute {
+            Some(compute) => compute.parameters_mut().into_iter().map(Some).collect(),
+            None => parameters.iter().map(|_| None).collect(),
+        };
         let moments = self.first_moments.iter_mut().zip(&mut self.second_moments);
-        for (parameter, (first_moment, second_moment)) in model.parameters_mut().into_iter().zip(moments) {
-            let Some(gradient) = gradients.get(parameter) else { continue };
-            let decays = decay == Decay::All || parameter.shape().len() >= 2;
-            let settings = AdamW {
-                learning_rate: learning_rate as f32,
-                beta1: betas[0] as f32,
-                beta2: betas[1] as f32,
-                eps: eps as f32,
-                weight_decay: if decays { weight_decay as f32 } else { 0.0 },
-                step: update,
-                grad_scale: gradient_scale as f32,
-            };
-            ops::adamw(parameter, gradient, first_moment, second_moment, &settings);
-        }
-    }
-}
-
-/// The Euclidean norm over all gradients of a model.
-pub fn global_norm(model: &Transformer, gradients: &Gradients) -> f64 {
-    let squares = model.parameters().into_iter().filter_map(|(_, x)| gradients.get(x)).map(ops::sum_of_squares);
-    squares.sum::<f64>().sqrt()
-}
-
-/// By what to scale a gradient of norm `norm` so that it is no longer than `limit` (0: no limit).
-///
-/// Pascanu et al., 2013, <https://arxiv.org/abs/1211.5063>; the 1e-6 is PyTorch's.
-pub fn clip_scale(norm: f64, limit: f64) -> f64 {
-    if limit > 0.0 { (limit / (norm + 1e-6)).min(1.0) } else { 1.0 }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn long_gradients_are_scaled_to_the_limit_and_short_ones_are_left() {
-        assert!((clip_scale(4.0, 1.0) - 0.25).abs() < 1e-6);
-        assert_eq!(clip_scale(0.5, 1.0), 1.0);
-        assert_eq!(clip_scale(0.0, 1.0), 1.0);
-        assert_eq!(clip_scale(1e9, 0.0), 1.0);
+        let all = parameters.into_iter().zip(copies).zip(moments);
+        let mut updates: Vec<AdamWTensors<'_>> = all
+            .filter_map(|((parameter, compute), (first_moment, second_moment))| {
+                let gradient = gradients.get(compute.as_deref().unwrap_or(parameter))?;
+                let decays = decay == Decay::All || parameter.shape().len() >= 2;
+                let weight_decay = if decays { weight_decay as f32 } else { 0.0 };
+                Some(AdamWTensors { parameter, gradient, first_moment, second_moment, compute, weight_decay })
+            })
+            .collect();
+        let gradients: Vec<&Tensor> = updates.iter().map(|tensors| tensors.gradient).collect();
+        let norm = ops::global_norm(&gradients);
+        ops::adamw(&mut updates, &settings, numbers, &norm);
+        norm
     }
 }

@@ -5,19 +5,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use data::loader::{Loader, LoaderConfig, LoaderState};
+use data::loader::{Batch, Loader, LoaderConfig, LoaderState};
 use data::shard::Dataset;
 use data::windows::sequential_windows;
 use nn::hugging_face::{self, SpecialIds};
 use nn::{Transformer, flops};
 use tensor::cpu::gemm::Kernel;
+use tensor::{Device, cuda};
 
 use crate::checkpoint::{self, Progress};
 use crate::folder::FolderLock;
 use crate::metrics::{MetricsWriter, Record, Validation};
 use crate::optimizer::Optimizer;
 use crate::prepare::Inputs;
-use crate::step::{StepSettings, step};
+use crate::stepper::{Stepper, TrainState};
 use crate::tensorboard::EventWriter;
 use crate::validate::validate;
 use crate::{Error, RunConfig, RunFolder, ceiling};
@@ -29,8 +30,9 @@ const CEILING_BUDGET: Duration = Duration::from_millis(200);
 pub struct Trainer {
     folder: RunFolder,
     config: RunConfig,
-    model: Transformer,
-    optimizer: Optimizer,
+    device: Device,
+    state: TrainState,
+    stepper: Stepper,
     loader: Loader,
     validation: Arc<Dataset>,
     special: SpecialIds,
@@ -76,11 +78,13 @@ impl Trainer {
         inputs: &Inputs,
         initial: Option<Transformer>,
     ) -> Result<Self, Error> {
-        Kernel::from(config.training.kernel.value().expect("an effective config")).select()?;
+        let training = &config.training;
+        Kernel::from(training.kernel.value().expect("an effective config")).select()?;
+        let device = Device::from_name(&training.device)?;
         checkpoint::clean(folder)?;
         let loader_config = LoaderConfig {
             context_length: config.model.context_length,
-            global_batch: config.training.batch_size,
+            global_batch: training.batch_size,
             seed: config.seed,
         };
         let mut loader = Loader::new(inputs.train.clone(), loader_config)?;
@@ -88,29 +92,35 @@ impl Trainer {
         sequential_windows(&inputs.validation, config.model.context_length)?;
         let (progress, model, optimizer) = match checkpoint::list(folder)?.last() {
             Some(newest) => {
-                let (progress, model, optimizer) = checkpoint::load(newest, &config.model, &config.optimizer)?;
+                let (progress, model, optimizer) = checkpoint::load(newest, config)?;
                 progress.check(config, newest)?;
                 (progress, model, optimizer)
             }
             None => {
                 let model = initial.unwrap_or_else(|| Transformer::new(&config.model, config.seed));
-                let optimizer = Optimizer::new(&config.optimizer, &model);
+                let optimizer = Optimizer::new(&config.optimizer, training.grad_clip_norm, &model);
                 let loader = LoaderState::default();
                 (Progress { step: 0, tokens: 0, elapsed_seconds: 0.0, loader }, model, optimizer)
             }
         };
         loader.resume(progress.loader)?;
+        let dtype = training.precision.value().expect("an effective config").dtype();
+        let state = TrainState::new(&model, optimizer, device, dtype)?;
+        let micro_batch_size = training.micro_batch_size.value().expect("an effective config");
+        let n_micro_batches = training.batch_size / micro_batch_size;
+        let stepper = Stepper::new(device, n_micro_batches, micro_batch_size, config.model.context_length)?;
         let end = inputs.tokenizer.end_of_text();
         Ok(Trainer {
             folder: folder.clone(),
             config: config.clone(),
-            model: model.tracked(),
-            optimizer,
+            device,
+            state,
+            stepper,
             loader,
             validation: inputs.validation.clone(),
             special: SpecialIds { begin: end, end },
             progress,
-            ceiling: ceiling::matrix_product_rate(CEILING_BUDGET),
+            ceiling: ceiling::matrix_product_rate(device, dtype, CEILING_BUDGET)?,
             _lock: lock,
         })
     }
@@ -125,9 +135,12 @@ impl Trainer {
         self.ceiling
     }
 
-    /// The model as it is.
-    pub fn model(&self) -> &Transformer {
-        &self.model
+    /// A copy of the model as it is, on the CPU and off the tape.
+    ///
+    /// # Errors
+    /// If the device is lost.
+    pub fn model(&self) -> Result<Transformer, Error> {
+        Ok(cuda::catch(|| self.state.model.to(Device::Cpu))?)
     }
 
     /// Trains to the end, or until `stop` is set: then the step under way is finished and a checkpoint written.
@@ -167,7 +180,7 @@ impl Trainer {
         }
         let path = self.checkpoint()?;
         watch(Event::Checkpoint(&path));
-        hugging_face::save(self.folder.path(), &self.model, self.special)?;
+        hugging_face::save(self.folder.path(), &self.model()?, self.special)?;
         let records = crate::metrics::read(&self.folder.metrics())?;
         let validation = match records.last().and_then(|record| record.validation.clone()) {
             Some(validation) => validation,
@@ -180,16 +193,12 @@ impl Trainer {
     fn train_step(&mut self) -> Result<Record, Error> {
         let start = Instant::now();
         let training = &self.config.training;
-        let peak = self.optimizer.peak_learning_rate();
+        let peak = self.state.optimizer.peak_learning_rate();
         let learning_rate = self.config.schedule.learning_rate(self.progress.step, training.steps, peak);
-        let settings = StepSettings {
-            step: self.progress.step,
-            batch_size: training.batch_size,
-            micro_batch_size: training.micro_batch_size.value().expect("an effective config"),
-            grad_clip_norm: training.grad_clip_norm,
-            learning_rate,
-        };
-        let result = step(&mut self.model, &mut self.optimizer, &mut self.loader, &settings)?;
+        let micro_batch_size = training.micro_batch_size.value().expect("an effective config");
+        let n_micro_batches = training.batch_size / micro_batch_size;
+        let batches: Vec<Batch> = (0..n_micro_batches).map(|_| self.loader.next_batch(micro_batch_size)).collect();
+        let result = self.stepper.step(&mut self.state, &batches, learning_rate, self.progress.step)?;
 
         let seconds = start.elapsed().as_secs_f64();
         let tokens_per_second = self.config.tokens_per_step() as f64 / seconds;
@@ -217,12 +226,12 @@ impl Trainer {
     fn validate(&self, at_most: Option<u64>, watch: &mut dyn FnMut(Event<'_>)) -> Result<Validation, Error> {
         let batch_size = self.config.training.micro_batch_size.value().expect("an effective config");
         let mut report = |done, total| watch(Event::Validating(done, total));
-        validate(&self.model, &self.validation, batch_size, at_most, &mut report)
+        validate(self.state.compute_model(), &self.validation, batch_size, at_most, &mut report)
     }
 
     fn checkpoint(&self) -> Result<PathBuf, Error> {
         let keep = self.config.training.keep_checkpoints;
-        checkpoint::save(&self.folder, &self.progress, &self.model, &self.optimizer, keep)
+        checkpoint::save(&self.folder, &self.progress, &self.state, keep)
     }
 }
 

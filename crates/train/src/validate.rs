@@ -3,7 +3,7 @@
 use data::shard::Dataset;
 use data::windows::sequential_windows;
 use nn::Transformer;
-use tensor::Tensor;
+use tensor::{Tensor, cuda};
 
 use crate::Error;
 use crate::metrics::Validation;
@@ -17,7 +17,7 @@ const _: () = assert!(data::windows::IGNORE == tensor::ops::IGNORED);
 /// all windows; over some of them the text's mean bytes per token stands in.
 ///
 /// # Errors
-/// If the shards hold too few tokens.
+/// If the shards hold too few tokens, or the device fails.
 pub fn validate(
     model: &Transformer,
     dataset: &Dataset,
@@ -46,9 +46,12 @@ pub fn validate(
         if n_sequences == batch_size || (taken == wanted && n_sequences > 0) {
             n_targets += targets.iter().filter(|&&target| target != data::windows::IGNORE).count() as u64;
             let shape = [n_sequences, context_length];
-            let inputs_bt = Tensor::from_u32(&shape, std::mem::take(&mut inputs));
-            let targets_bt = Tensor::from_u32(&shape, std::mem::take(&mut targets));
-            nats += f64::from(model.loss(&inputs_bt, &targets_bt, 1.0).item());
+            let [inputs_bt, targets_bt] =
+                [&mut inputs, &mut targets].map(|ids| Tensor::from_u32(&shape, std::mem::take(ids)));
+            nats += cuda::catch(|| {
+                let [inputs_bt, targets_bt] = [inputs_bt, targets_bt].map(|ids| ids.to(model.device()));
+                f64::from(model.loss(&inputs_bt, &targets_bt, 1.0).item())
+            })?;
             progress(taken, wanted);
         }
     }

@@ -1,10 +1,11 @@
 //! The memory plan against what the allocator counted. The count is of the whole process, so this is one test in a
 //! binary of its own.
 
+use data::loader::Batch;
 use nn::{MlpKind, ModelConfig, NormKind, Placement, Transformer};
-use tensor::{Gradients, Tensor, memory};
+use tensor::{DType, Device, memory};
 use train::config::{Decay, OptimizerConfig};
-use train::optimizer::{Optimizer, global_norm};
+use train::stepper::{Stepper, TrainState};
 
 /// The most bytes alive in a training step of two micro-batches or one.
 fn measured(config: &ModelConfig, micro_batch_size: usize, n_micro_batches: usize) -> usize {
@@ -16,18 +17,13 @@ fn measured(config: &ModelConfig, micro_batch_size: usize, n_micro_batches: usiz
         weight_decay: 0.1,
         decay: Decay::All,
     };
-    let mut model = Transformer::new(config, 1).tracked();
-    let mut optimizer = Optimizer::new(&settings, &model);
+    let mut state = TrainState::fresh(&Transformer::new(config, 1), &settings, 1.0, Device::Cpu, DType::F32).unwrap();
+    let t = config.context_length;
+    let mut stepper = Stepper::new(Device::Cpu, n_micro_batches, micro_batch_size, t).unwrap();
     memory::reset_peak();
-    let mut gradients = Gradients::new();
-    for _ in 0..n_micro_batches {
-        let shape = [micro_batch_size, config.context_length];
-        let ids =
-            || Tensor::from_u32(&shape, (0..shape[0] * shape[1]).map(|i| (i % config.vocab_size) as u32).collect());
-        model.loss(&ids(), &ids(), 1.0).backward_into(1.0, &mut gradients);
-    }
-    global_norm(&model, &gradients);
-    optimizer.update(&mut model, &gradients, 1.0, 1e-3, 1);
+    let ids: Vec<u32> = (0..micro_batch_size * t).map(|i| (i % config.vocab_size) as u32).collect();
+    let batch = Batch { inputs_bt: ids.clone(), targets_bt: ids, n_sequences: micro_batch_size, context_length: t };
+    stepper.step(&mut state, &vec![batch; n_micro_batches], 1e-3, 0).unwrap();
     memory::stats().peak_alive
 }
 
@@ -48,7 +44,7 @@ fn the_plan_is_within_three_percent_of_what_is_allocated() {
     ];
     let mut failures = String::new();
     for (name, config, micro_batch_size, n_micro_batches) in configs {
-        let plan = nn::memory::training(&config, micro_batch_size, n_micro_batches > 1);
+        let plan = nn::memory::training(&config, micro_batch_size, n_micro_batches > 1, DType::F32, Device::Cpu);
         let measured = measured(&config, micro_batch_size, n_micro_batches) as f64;
         let ratio = plan.total() as f64 / measured;
         eprintln!(

@@ -159,7 +159,7 @@ fn a_run_that_diverges_stops_before_the_update_and_its_checkpoint_stays_good() {
     let mut trainer = place.trainer("run").unwrap();
     let message = run(&mut trainer, u64::MAX).unwrap_err().to_string();
     assert!(message.contains("stops before the update") && message.contains("learning_rate"), "{message}");
-    assert!(trainer.model().n_parameters() > 0);
+    assert!(trainer.model().unwrap().n_parameters() > 0);
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod generate;
 mod chat;
 mod report;
 mod doctor;
+mod bench;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -56,6 +57,8 @@ pub(crate) enum Command {
     Chat(chat::Chat),
     /// Write a run's report.html again
     Report(report::Report),
+    /// Measure the speed of this machine on the work that training is made of
+    Bench(bench::Bench),
     /// Say what this machine offers, and what is missing for more
     Doctor(doctor::Doctor),
 }
@@ -73,6 +76,7 @@ impl Command {
             Command::Generate(command) => command.run()?,
             Command::Chat(command) => command.run()?,
             Command::Report(command) => command.run()?,
+            Command::Bench(command) => command.run()?,
             Command::Doctor(command) => command.run()?,
         }
         Ok(ExitCode::SUCCESS)

@@ -55,7 +55,7 @@ impl Plan {
         select_kernel(&config)?;
         let plan = Accounts::of(&config);
         let fits = plan.check_memory();
-        let estimate = Estimate::of(&config, &plan, TIMING_BUDGET_SECONDS);
+        let estimate = Estimate::of(&config, &plan, TIMING_BUDGET_SECONDS)?;
         let text = || {
             let tables: String = tables(&plan).iter().map(table_text).collect();
             let mut text = format!("{}\n{tables}", ui::pairs(&pairs(&plan, &estimate)));

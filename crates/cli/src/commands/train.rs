@@ -177,7 +177,7 @@ pub(super) fn explain_setting(error: RunConfigError) -> anyhow::Error {
 pub(super) fn say_plan(config: &RunConfig) -> Result<()> {
     let plan = Plan::of(config);
     plan.check_memory()?;
-    ui::note(ui::pairs(&pairs(&plan, &Estimate::of(config, &plan, TIMING_BUDGET_SECONDS))).trim_end());
+    ui::note(ui::pairs(&pairs(&plan, &Estimate::of(config, &plan, TIMING_BUDGET_SECONDS)?)).trim_end());
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Logits, loss, every gradient and ten updates equal those of `transformers` and `torch.optim.AdamW`.
 
 use nn::{Transformer, hugging_face};
-use tensor::ops::{self, AdamW};
+use tensor::ops::{self, AdamW, AdamWTensors};
 use tensor::testing::{Golden, Tolerance, assert_close};
 use tensor::{DType, Gradients, Tensor};
 
@@ -92,21 +92,18 @@ fn train(model: &mut Transformer, expected: &Golden) -> Tensor {
         let loss = model.loss(&batch(&ids), &batch(&targets), (b * t) as f32);
         losses.push(loss.item());
         let gradients = loss.backward();
-        let norm = global_norm(&named_gradients(model, &gradients));
-        let settings = AdamW {
-            learning_rate: 3e-3,
-            beta1: 0.9,
-            beta2: 0.95,
-            eps: 1e-8,
-            weight_decay: 0.1,
-            step: step as u64 + 1,
-            grad_scale: (1.0 / (norm + 1e-6)).min(1.0) as f32,
-        };
+        let settings = AdamW { beta1: 0.9, beta2: 0.95, eps: 1e-8, clip: 1.0 };
+        let numbers = Tensor::from_f32(&[3], ops::adamw_step_numbers(&settings, 3e-3, step as u64 + 1).to_vec());
         let moments = first_moments.iter_mut().zip(&mut second_moments);
-        for (parameter, (first_moment, second_moment)) in model.parameters_mut().into_iter().zip(moments) {
-            let gradient = gradients.get(parameter).expect("every parameter has a gradient");
-            ops::adamw(parameter, gradient, first_moment, second_moment, &settings);
-        }
+        let mut tensors: Vec<AdamWTensors<'_>> = (model.parameters_mut().into_iter().zip(moments))
+            .map(|(parameter, (first_moment, second_moment))| {
+                let gradient = gradients.get(parameter).expect("every parameter has a gradient");
+                AdamWTensors { parameter, gradient, first_moment, second_moment, compute: None, weight_decay: 0.1 }
+            })
+            .collect();
+        let all: Vec<&Tensor> = tensors.iter().map(|tensors| tensors.gradient).collect();
+        let norm = ops::global_norm(&all);
+        ops::adamw(&mut tensors, &settings, &numbers, &norm);
     }
     Tensor::from_f32(&[n_steps], losses)
 }

@@ -1,4 +1,4 @@
-//! Memory of a device: plain allocations, uploads and downloads.
+//! Memory of a device: buffers that return to their context's arena, uploads and downloads.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -22,7 +22,8 @@ mod sealed {
     impl Sealed for half::bf16 {}
 }
 
-/// Elements in a device's memory, freed when dropped.
+/// Elements in a device's memory, which goes back to the arena when dropped: work asked for before that still finds it
+/// unchanged, because whoever gets it next is behind that work in the one stream.
 pub struct Buffer<T: Element> {
     context: Arc<Context>,
     pointer: sys::CUdeviceptr,
@@ -36,15 +37,7 @@ impl<T: Element> Buffer<T> {
     /// # Errors
     /// If the device has no such amount of memory left.
     pub fn unspecified(context: &Arc<Context>, len: usize) -> Result<Self, Error> {
-        context.enter()?;
-        // The driver refuses to allocate nothing.
-        let bytes = len.saturating_mul(size_of::<T>()).max(1);
-        // SAFETY: the context is current; the memory is freed once, on drop.
-        let pointer = unsafe { result::malloc_sync(bytes) }.map_err(|error| {
-            let (free, total) = result::mem_get_info().unwrap_or((0, 0));
-            let reason = format!("{error}: {} MiB wanted, {} of {} MiB free", bytes >> 20, free >> 20, total >> 20);
-            Error::Cuda { action: "allocate device memory", reason }
-        })?;
+        let pointer = context.arena().take(context, len.saturating_mul(size_of::<T>()))?;
         Ok(Self { context: context.clone(), pointer, len, element: PhantomData })
     }
 
@@ -63,10 +56,44 @@ impl<T: Element> Buffer<T> {
     /// # Errors
     /// As [`Buffer::unspecified`].
     pub fn from_slice(context: &Arc<Context>, values: &[T]) -> Result<Self, Error> {
-        let buffer = Self::unspecified(context, values.len())?;
-        // SAFETY: the allocation has exactly this length; the call returns when the host's memory has been read.
-        unsafe { result::memcpy_htod_sync(buffer.pointer, values) }.map_err(driver_error("copy to the device"))?;
+        let mut buffer = Self::unspecified(context, values.len())?;
+        buffer.write(values)?;
         Ok(buffer)
+    }
+
+    /// A copy on the same device.
+    ///
+    /// # Errors
+    /// As [`Buffer::unspecified`].
+    pub fn duplicate(&self) -> Result<Self, Error> {
+        let copy = Self::unspecified(&self.context, self.len)?;
+        self.context.enter()?;
+        if self.len > 0 {
+            let bytes = self.len * size_of::<T>();
+            // SAFETY: both allocations have this length; ordered with other work by the stream.
+            unsafe { result::memcpy_dtod_async(copy.pointer, self.pointer, bytes, self.context.stream) }
+                .map_err(driver_error("copy on the device"))?;
+        }
+        Ok(copy)
+    }
+
+    /// Replaces the elements, after all work asked for so far.
+    ///
+    /// # Panics
+    /// If there are not as many values as elements.
+    ///
+    /// # Errors
+    /// If the device is lost.
+    pub fn write(&mut self, values: &[T]) -> Result<(), Error> {
+        assert!(values.len() == self.len, "write: {} values into {} elements", values.len(), self.len);
+        self.context.enter()?;
+        if values.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: the allocation has exactly this length. From memory that is not pinned, the driver has taken a copy
+        // of the values when the call returns.
+        unsafe { result::memcpy_htod_async(self.pointer, values, self.context.stream) }
+            .map_err(driver_error("copy to the device"))
     }
 
     /// Sets every byte.
@@ -75,6 +102,9 @@ impl<T: Element> Buffer<T> {
     /// If the device is lost.
     pub fn fill(&mut self, byte: u8) -> Result<(), Error> {
         self.context.enter()?;
+        if self.len == 0 {
+            return Ok(());
+        }
         // SAFETY: within the allocation; ordered with other work by the stream.
         unsafe { result::memset_d8_async(self.pointer, byte, self.len * size_of::<T>(), self.context.stream) }
             .map_err(driver_error("fill device memory"))
@@ -90,9 +120,17 @@ impl<T: Element> Buffer<T> {
     {
         self.context.synchronize()?;
         let mut values = vec![T::default(); self.len];
-        // SAFETY: the allocation has exactly this length, and nothing writes to it: the stream is idle.
-        unsafe { result::memcpy_dtoh_sync(&mut values, self.pointer) }.map_err(driver_error("copy from the device"))?;
+        if self.len > 0 {
+            // SAFETY: the allocation has exactly this length, and nothing writes to it: the stream is idle.
+            unsafe { result::memcpy_dtoh_sync(&mut values, self.pointer) }
+                .map_err(driver_error("copy from the device"))?;
+        }
         Ok(values)
+    }
+
+    /// The device that it is on.
+    pub fn context(&self) -> &Arc<Context> {
+        &self.context
     }
 
     /// How many elements.
@@ -113,13 +151,6 @@ impl<T: Element> Buffer<T> {
 
 impl<T: Element> Drop for Buffer<T> {
     fn drop(&mut self) {
-        // The stream may still use the memory. Freeing waits for the device, but says nothing of a failure there: the
-        // next call will.
-        if self.context.enter().is_ok() {
-            // SAFETY: allocated in this context, freed only here.
-            unsafe {
-                let _ = result::free_sync(self.pointer);
-            }
-        }
+        self.context.arena().put_back(self.pointer, self.len * size_of::<T>());
     }
 }

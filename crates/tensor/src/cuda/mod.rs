@@ -1,31 +1,50 @@
 //! NVIDIA GPUs: opening one, its memory, and kernels compiled when they are first needed.
 //!
-//! Nothing of CUDA is needed to build: the driver and the compiler of kernels (NVRTC) are libraries found at run time. A
-//! machine without them gets an error that says so. Invariants:
+//! Nothing of CUDA is needed to build: the driver, the compiler of kernels (NVRTC) and the matrix products (cuBLASLt) are
+//! libraries found at run time. A machine without them gets an error that says so. Invariants:
 //!
 //! - One [`Context`] is one device with one stream. Work is done in the order in which it was asked for; what reads back to
 //!   the host waits for it.
 //! - Kernels are CUDA C++ in the source tree, compiled for the device at hand and kept in a folder (`module`).
-//! - Device memory belongs to a [`Buffer`], which keeps its context alive.
+//! - Device memory belongs to a [`Buffer`], which keeps its context alive and goes back to the context's arena.
+//! - Inside operations, which are infallible, an error of the device unwinds to the edge, where [`catch`] makes it an
+//!   [`Error`] again.
 //! - Where kernels are launched, `unsafe` has a line that says why every access is in bounds.
 #![allow(unsafe_code)]
 
 mod toolkit;
 mod module;
+mod registry;
+mod arena;
 mod memory;
+mod launch;
 mod event;
+mod data_sheet;
+mod graph;
+pub mod blas;
 
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use cudarc::driver::{result, sys};
 
 use crate::Error;
+use crate::memory::Stats;
 
+use arena::Arena;
 pub use event::Event;
+pub use graph::Graph;
+#[allow(unused_imports)] // until every operation has kernels
+pub(crate) use launch::Arg;
 pub use memory::{Buffer, Element};
 pub use module::{Arch, Compiled, Kernel, Module, Source, compile};
+pub use registry::{Driver, configure, context, driver};
 pub use toolkit::Toolkit;
+
+/// Element types, wide loads and reductions; before each portable kernel.
+pub(crate) const ELEMENT: (&str, &str) = ("element.cuh", include_str!("element.cuh"));
 
 /// An open device: its primary context, one stream, and what kernels need to know of it.
 pub struct Context {
@@ -38,6 +57,16 @@ pub struct Context {
     l2_bytes: usize,
     toolkit: Toolkit,
     cache: Option<PathBuf>,
+    arena: Mutex<Arena>,
+    loaded: Mutex<Loaded>,
+    blas: Mutex<blas::Blas>,
+}
+
+/// Kernels that operations have used. They hold the context: a device whose kernels were used stays open.
+#[derive(Default)]
+struct Loaded {
+    modules: HashMap<String, Arc<Module>>,
+    kernels: HashMap<String, Arc<Kernel>>,
 }
 
 // SAFETY: the driver's handles may be used from any thread; each call makes the context current first.
@@ -52,12 +81,11 @@ impl Context {
     /// If there is no driver or no such device.
     pub fn open(ordinal: usize, toolkit: Toolkit, cache: Option<PathBuf>) -> Result<Arc<Self>, Error> {
         let missing = |reason: String| Error::NoDevice { name: format!("cuda:{ordinal}"), reason };
-        // SAFETY: loads the driver's library if there is one. Without this question cudarc panics.
-        if !unsafe { sys::is_culib_present() } {
-            return Err(missing("no NVIDIA driver is installed here".to_owned()));
-        }
-        result::init().map_err(|error| missing(format!("the NVIDIA driver does not start ({error})")))?;
-        let count = result::device::get_count().map_err(driver_error("count devices"))?;
+        let count = driver().map_err(|error| match error {
+            Error::NoDevice { reason, .. } => missing(reason),
+            other => other,
+        })?;
+        let count = i32::try_from(count.n_devices).unwrap_or(i32::MAX);
         let number = i32::try_from(ordinal).unwrap_or(i32::MAX);
         if number >= count {
             return Err(missing(format!("this machine has {count} CUDA devices, counted from 0")));
@@ -82,7 +110,20 @@ impl Context {
         );
         let n_multiprocessors = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
         let l2_bytes = attribute(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)?;
-        Ok(Arc::new(Self { ordinal, device, context, stream, arch, n_multiprocessors, l2_bytes, toolkit, cache }))
+        Ok(Arc::new(Self {
+            ordinal,
+            device,
+            context,
+            stream,
+            arch,
+            n_multiprocessors,
+            l2_bytes,
+            toolkit,
+            cache,
+            arena: Mutex::default(),
+            loaded: Mutex::default(),
+            blas: Mutex::default(),
+        }))
     }
 
     /// The device's number.
@@ -93,6 +134,11 @@ impl Context {
     /// The device's name, as the driver gives it.
     pub fn name(&self) -> String {
         result::device::get_name(self.device).unwrap_or_else(|_| format!("cuda:{}", self.ordinal))
+    }
+
+    /// The data sheet's dense bf16 matrix products per second, in floating-point operations, if the device is known.
+    pub fn bf16_peak(&self) -> Option<f64> {
+        data_sheet::bf16_peak(&self.name())
     }
 
     /// What kernels are compiled for.
@@ -108,6 +154,45 @@ impl Context {
     /// Size of the second-level cache.
     pub fn l2_bytes(&self) -> usize {
         self.l2_bytes
+    }
+
+    /// Bytes held by buffers now and at most, as the driver counts them.
+    pub fn memory(&self) -> Stats {
+        self.arena().stats()
+    }
+
+    /// Starts a new measurement of the peak.
+    pub fn reset_peak_memory(&self) {
+        self.arena().reset_peak();
+    }
+
+    /// Free and total memory of the device, in bytes.
+    ///
+    /// # Errors
+    /// If the device is lost.
+    pub fn free_and_total_memory(&self) -> Result<(usize, usize), Error> {
+        self.enter()?;
+        result::mem_get_info().map_err(driver_error("ask for the device's memory"))
+    }
+
+    fn arena(&self) -> MutexGuard<'_, Arena> {
+        self.arena.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn loaded(&self) -> MutexGuard<'_, Loaded> {
+        self.loaded.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn blas(&self) -> MutexGuard<'_, blas::Blas> {
+        self.blas.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Whether the stream records a graph instead of working.
+    fn is_recording(&self) -> bool {
+        let mut status = sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE;
+        // SAFETY: the stream lives as long as this value.
+        let asked = unsafe { sys::cuStreamIsCapturing(self.stream, &mut status) };
+        asked.result().is_err() || status != sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE
     }
 
     /// Waits for all work asked for so far.
@@ -130,6 +215,7 @@ impl Context {
 impl Drop for Context {
     fn drop(&mut self) {
         if self.enter().is_ok() {
+            *self.blas() = blas::Blas::default();
             // SAFETY: buffers, modules and events hold an `Arc` of this value, so nothing uses the stream any more.
             unsafe {
                 let _ = result::stream::destroy(self.stream);
@@ -141,7 +227,23 @@ impl Drop for Context {
 
 /// Every kernel there is, with the architectures for which it must compile.
 pub fn sources() -> Vec<(Source, &'static [Arch])> {
-    crate::ops::attention_cuda::sources()
+    [blas::sources(), crate::ops::cuda_sources()].concat()
+}
+
+/// The value, or the error on its way to [`catch`].
+pub(crate) fn or_unwind<T>(result: Result<T, Error>) -> T {
+    result.unwrap_or_else(|error| resume_unwind(Box::new(error)))
+}
+
+/// Runs `work` and returns a device's error that ended it. Other panics go on.
+///
+/// # Errors
+/// If the device refused or failed, or a kernel could not be compiled.
+pub fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Error> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| match panic.downcast::<Error>() {
+        Ok(error) => *error,
+        Err(other) => resume_unwind(other),
+    })
 }
 
 /// The error of a driver call that was to do `action`.

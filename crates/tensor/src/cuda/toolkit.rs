@@ -1,19 +1,21 @@
-//! Where the compiler of kernels and CUDA's headers are.
+//! Where the compiler of kernels, the library of matrix products and CUDA's headers are.
 
 use std::path::{Path, PathBuf};
 
-/// Folders of an installed toolkit, or of the wheels `nvidia-cuda-nvrtc` and `nvidia-cuda-runtime`.
+/// Folders of an installed toolkit, or of the wheels `nvidia-cuda-nvrtc`, `nvidia-cublas` and `nvidia-cuda-runtime`.
 #[derive(Clone, Debug, Default)]
 pub struct Toolkit {
     /// The folder of `libnvrtc`; if none was found, the loader's own search is left to find it.
     pub nvrtc: Option<PathBuf>,
+    /// The folder of `libcublasLt`; as above.
+    pub cublas_lt: Option<PathBuf>,
     /// The folder of `cuda_bf16.h`. Kernels that include nothing do without.
     pub include: Option<PathBuf>,
 }
 
 /// Below a toolkit's root, a virtual environment's `site-packages`, or an unpacked wheel.
-const LIBRARY_FOLDERS: [&str; 6] =
-    ["lib64", "lib", "targets/x86_64-linux/lib", "nvidia/cu13/lib", "nvidia/cuda_nvrtc/lib", ""];
+const LIBRARY_FOLDERS: [&str; 7] =
+    ["lib64", "lib", "targets/x86_64-linux/lib", "nvidia/cu13/lib", "nvidia/cuda_nvrtc/lib", "nvidia/cublas/lib", ""];
 const INCLUDE_FOLDERS: [&str; 5] =
     ["include", "targets/x86_64-linux/include", "nvidia/cu13/include", "nvidia/cuda_runtime/include", ""];
 const USUAL_ROOTS: [&str; 3] = ["/usr/local/cuda", "/opt/cuda", "/usr/lib/cuda"];
@@ -27,25 +29,34 @@ impl Toolkit {
         };
         Self {
             nvrtc: first(&LIBRARY_FOLDERS, |folder| library(folder, "libnvrtc.so").is_some()),
+            cublas_lt: first(&LIBRARY_FOLDERS, |folder| library(folder, "libcublasLt.so").is_some()),
             include: first(&INCLUDE_FOLDERS, |folder| folder.join("cuda_bf16.h").is_file()),
         }
     }
 
     /// Loads `libnvrtc`, so that the search by name which cudarc makes finds it; `false` if there is none.
     pub(super) fn load_nvrtc(&self) -> bool {
-        if let Some(folder) = &self.nvrtc {
-            // The second is opened by the first, by name alone.
-            for name in ["libnvrtc-builtins.so", "libnvrtc.so"] {
-                let Some(path) = library(folder, name) else { continue };
-                // SAFETY: NVIDIA's libraries have no initialisers that depend on this program.
-                if let Ok(library) = unsafe { libloading::Library::new(path) } {
-                    // Loaded for good: the driver keeps pointers into it.
-                    std::mem::forget(library);
-                }
-            }
-        }
-        // SAFETY: as above.
+        // The second is opened by the first, by name alone.
+        load(self.nvrtc.as_deref(), &["libnvrtc-builtins.so", "libnvrtc.so"]);
+        // SAFETY: NVIDIA's libraries have no initialisers that depend on this program.
         unsafe { cudarc::nvrtc::sys::is_culib_present() }
+    }
+
+    /// The same for `libcublasLt`.
+    pub(super) fn load_cublas_lt(&self) -> bool {
+        load(self.cublas_lt.as_deref(), &["libcublasLt.so"]);
+        // SAFETY: as above.
+        unsafe { cudarc::cublaslt::sys::is_culib_present() }
+    }
+}
+
+/// Loads libraries of a folder for good: the driver keeps pointers into them.
+fn load(folder: Option<&Path>, names: &[&str]) {
+    for path in names.iter().filter_map(|name| library(folder?, name)) {
+        // SAFETY: NVIDIA's libraries have no initialisers that depend on this program.
+        if let Ok(library) = unsafe { libloading::Library::new(path) } {
+            std::mem::forget(library);
+        }
     }
 }
 
@@ -65,12 +76,14 @@ mod tests {
     fn wheels_are_found_below_the_folder_given() {
         let root = tempfile::tempdir().expect("a temporary folder");
         let folder = root.path().join("nvidia/cu13");
-        for (sub, file) in [("lib", "libnvrtc.so.13"), ("lib", "libnvrtc.alt.so.13"), ("include", "cuda_bf16.h")] {
+        let libraries = ["libnvrtc.so.13", "libnvrtc.alt.so.13", "libcublasLt.so.13"].map(|file| ("lib", file));
+        for (sub, file) in libraries.into_iter().chain([("include", "cuda_bf16.h")]) {
             std::fs::create_dir_all(folder.join(sub)).expect("a folder");
             std::fs::write(folder.join(sub).join(file), "").expect("a file");
         }
         let toolkit = Toolkit::find(&[root.path().to_owned()]);
         assert_eq!(toolkit.nvrtc, Some(folder.join("lib")));
+        assert_eq!(toolkit.cublas_lt, Some(folder.join("lib")));
         assert_eq!(toolkit.include, Some(folder.join("include")));
         assert_eq!(library(&folder.join("lib"), "libnvrtc.so"), Some(folder.join("lib/libnvrtc.so.13")));
     }

@@ -1,10 +1,13 @@
 //! Non-linearities, element by element.
 
 pub(in crate::ops) mod cpu;
+#[allow(unsafe_code)]
+pub(in crate::ops) mod cuda;
 #[cfg(test)]
 mod tests;
 
-use crate::{DType, Tensor};
+use crate::tensor::OnTape;
+use crate::{Device, Tensor};
 
 /// Which non-linearity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,19 +33,35 @@ pub enum Activation {
 /// # Shapes
 /// `x` of any shape → that shape.
 pub fn activation(x: &Tensor, activation: Activation) -> Tensor {
-    let mut y = Tensor::unspecified(x.shape(), DType::F32);
-    cpu::forward(y.f32s_mut(), x.f32s(), activation);
+    let mut y = Tensor::unspecified_on(x.device(), x.shape(), x.dtype());
+    match x.device() {
+        Device::Cpu => cpu::forward(y.f32s_mut(), x.f32s(), activation),
+        Device::Cuda(_) => cuda::forward(&mut y, x, activation),
+    }
 
     let x_ = x.clone();
     Tensor::from_op(y, &[x], move |mut dy, sink| {
-        if dy.is_unique() {
-            cpu::backward_in_place(dy.f32s_mut(), x_.f32s(), activation);
-            sink.add(&x_, dy);
-        } else {
-            let mut dx = Tensor::unspecified(x_.shape(), DType::F32);
-            dx.f32s_mut().copy_from_slice(dy.f32s());
-            cpu::backward_in_place(dx.f32s_mut(), x_.f32s(), activation);
-            sink.add(&x_, dx);
-        }
+        let in_place = dy.is_unique() && dy.dtype() == x_.gradient_dtype();
+        let dx = match (x_.device(), in_place) {
+            (Device::Cpu, true) => {
+                cpu::backward_in_place(dy.f32s_mut(), x_.f32s(), activation);
+                dy
+            }
+            (Device::Cpu, false) => {
+                let mut dx = Tensor::copied_from(x_.shape(), dy.f32s());
+                cpu::backward_in_place(dx.f32s_mut(), x_.f32s(), activation);
+                dx
+            }
+            (Device::Cuda(_), true) => {
+                cuda::backward_in_place(&mut dy, &x_, activation);
+                dy
+            }
+            (Device::Cuda(_), false) => {
+                let mut dx = x_.new_gradient();
+                cuda::backward(&mut dx, &dy, &x_, activation);
+                dx
+            }
+        };
+        sink.add(&x_, dx);
     })
 }

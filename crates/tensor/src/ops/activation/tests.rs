@@ -1,8 +1,9 @@
 use rayon::ThreadPoolBuilder;
 
 use super::*;
+use crate::DType;
 use crate::ops::{add, weighted_sum};
-use crate::testing::{Golden, Tolerance, assert_close, check_gradients, random};
+use crate::testing::{Golden, Tolerance, assert_close, cases, check_gradients, fetched, placed, random, rounded};
 
 const ALL: [(Activation, &str); 4] = [
     (Activation::GeluTanh, "gelu_tanh"),
@@ -55,6 +56,59 @@ fn each_equals_its_formula_at_a_hundred_thousand_points() {
         let expected = x.f32s().iter().map(|&x| exact(f64::from(x)) as f32).collect();
         let tolerance = Tolerance { absolute: 5e-7, relative: 3e-7 };
         assert_close(&activation(&x, kind), &Tensor::from_f32(&[100_001], expected), tolerance);
+    }
+}
+
+#[test]
+fn every_device_equals_the_cpu() {
+    for case @ (_, dtype) in cases() {
+        for n in [0, 1, 3, 17, 1000, 4096, 20_001] {
+            let [x, dy] = [1, 2].map(|stream| rounded(&random(&[n], stream), dtype));
+            let x = Tensor::from_fn(&[n], |i| 4.0 * x.f32s()[i]);
+            for (kind, _) in ALL {
+                let [y, dx] = both(&placed(&x, case), &placed(&dy, case), kind);
+                let [expected_y, expected_dx] = both(&x, &dy, kind);
+                let tolerance = Tolerance { absolute: 5e-6, relative: 5e-6 };
+                assert_close(&y, &expected_y, if dtype == DType::Bf16 { Tolerance::of(dtype) } else { tolerance });
+                // Of a leaf, so in f32.
+                assert_close(&dx, &expected_dx, tolerance);
+            }
+        }
+    }
+}
+
+#[test]
+fn on_every_device_gradients_of_activations_keep_their_dtype_and_may_be_shared() {
+    for case @ (_, dtype) in cases() {
+        let [x, dy] = [1, 2].map(|stream| rounded(&random(&[1000], stream), dtype));
+        let gelu = |x: &Tensor| activation(x, Activation::GeluTanh);
+        let of = |x: &Tensor, dy: &Tensor| {
+            let leaf = x.tracked();
+            // Neither activation's input is a leaf; the gradient of their sum is shared by both.
+            let inner = add(&leaf, &leaf.detached());
+            weighted_sum(&add(&gelu(&inner), &gelu(&inner)), dy).backward().remove(&leaf).unwrap()
+        };
+        assert_close(
+            &of(&placed(&x, case), &placed(&dy, case)),
+            &of(&x, &dy),
+            Tolerance { absolute: 2.0 * Tolerance::of(dtype).absolute, ..Tolerance::of(dtype) },
+        );
+    }
+}
+
+#[test]
+fn on_every_device_extremes_saturate_and_nan_stays_nan() {
+    for case @ (_, dtype) in cases() {
+        let x = rounded(&Tensor::from_f32(&[5], vec![-1e30, -200.0, 200.0, 1e30, f32::NAN]), dtype);
+        for (kind, name) in ALL {
+            let [y, dx] = both(&placed(&x, case), &placed(&Tensor::full(&[5], 1.0), case), kind).map(|x| fetched(&x));
+            let expected = [0.0, 0.0, 200.0, x.f32s()[3]];
+            for (i, (expected, slope)) in expected.into_iter().zip([0.0, 0.0, 1.0, 1.0]).enumerate() {
+                assert!((y.f32s()[i] - expected).abs() <= 1e-7 * expected.abs() + 1e-7, "{name} {i}: {}", y.f32s()[i]);
+                assert!((dx.f32s()[i] - slope).abs() <= 1e-6, "slope of {name} {i}: {}", dx.f32s()[i]);
+            }
+            assert!(y.f32s()[4].is_nan(), "{name}");
+        }
     }
 }
 

@@ -1,16 +1,18 @@
 //! One loop over four arrays; what is the same for all elements is computed before it, in f64.
 
+use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
-use super::AdamW;
+use super::{AdamW, AdamWTensors};
+use crate::DType;
 use crate::cpu::simd::multiversion;
 use crate::cpu::threads::rows_per_task;
 
 /// The update's formula with everything that does not depend on the element folded:
 /// `θ ← keep·θ − step_size · m / (√v · inv_root_correction + eps)`.
 #[derive(Clone, Copy)]
-pub(super) struct Factors {
-    grad_scale: f32,
+struct Factors {
+    gradient_scale: f32,
     beta1: f32,
     one_minus_beta1: f32,
     beta2: f32,
@@ -22,39 +24,52 @@ pub(super) struct Factors {
 }
 
 impl Factors {
-    pub(super) fn new(settings: &AdamW) -> Self {
-        let (beta1, beta2) = (f64::from(settings.beta1), f64::from(settings.beta2));
-        let learning_rate = f64::from(settings.learning_rate);
-        let step = settings.step as f64;
+    fn new(settings: &AdamW, numbers: &[f32], norm: f32, weight_decay: f32) -> Self {
+        let &[learning_rate, step_size, inv_root_correction] = numbers else { panic!("three numbers of the step") };
         Factors {
-            grad_scale: settings.grad_scale,
+            gradient_scale: clip_scale(f64::from(norm), f64::from(settings.clip)) as f32,
             beta1: settings.beta1,
-            one_minus_beta1: (1.0 - beta1) as f32,
+            one_minus_beta1: settings.one_minus_beta1(),
             beta2: settings.beta2,
-            one_minus_beta2: (1.0 - beta2) as f32,
-            keep: (1.0 - learning_rate * f64::from(settings.weight_decay)) as f32,
-            step_size: (learning_rate / (1.0 - beta1.powf(step))) as f32,
-            inv_root_correction: (1.0 / (1.0 - beta2.powf(step)).sqrt()) as f32,
+            one_minus_beta2: settings.one_minus_beta2(),
+            keep: (1.0 - f64::from(learning_rate) * f64::from(weight_decay)) as f32,
+            step_size,
+            inv_root_correction,
             eps: settings.eps,
         }
     }
 }
 
-/// Updates `theta`, `m` and `v` for the gradient `g`.
-pub(super) fn update(theta: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], factors: Factors) {
+/// By what to scale a gradient of norm `norm` so that it is no longer than `limit` (0: no limit).
+pub(super) fn clip_scale(norm: f64, limit: f64) -> f64 {
+    if limit > 0.0 { (limit / (norm + 1e-6)).min(1.0) } else { 1.0 }
+}
+
+/// Updates one parameter; `norm` is finite.
+pub(super) fn update(tensors: &mut AdamWTensors<'_>, settings: &AdamW, numbers: &[f32], norm: f32) {
+    let factors = Factors::new(settings, numbers, norm, tensors.weight_decay);
     let chunk = rows_per_task(1);
-    theta
+    tensors
+        .parameter
+        .f32s_mut()
         .par_chunks_mut(chunk)
-        .zip(g.par_chunks(chunk))
-        .zip(m.par_chunks_mut(chunk).zip(v.par_chunks_mut(chunk)))
-        .for_each(|((theta, g), (m, v))| update_task(theta, g, m, v, factors));
+        .zip(tensors.gradient.f32s().par_chunks(chunk))
+        .zip(tensors.first_moment.f32s_mut().par_chunks_mut(chunk))
+        .zip(tensors.second_moment.f32s_mut().par_chunks_mut(chunk))
+        .for_each(|(((theta, g), m), v)| update_task(theta, g, m, v, factors));
+    let parameter = tensors.parameter.f32s();
+    match &mut tensors.compute {
+        Some(compute) if compute.dtype() == DType::Bf16 => compute.bf16s_mut().convert_from_f32_slice(parameter),
+        Some(compute) => compute.f32s_mut().copy_from_slice(parameter),
+        None => {}
+    }
 }
 
 multiversion! {
     fn update_task(theta: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], factors: Factors) {
         let f = factors;
         for ((theta, g), (m, v)) in theta.iter_mut().zip(g).zip(m.iter_mut().zip(v)) {
-            let g = g * f.grad_scale;
+            let g = g * f.gradient_scale;
             *m = f.beta1 * *m + f.one_minus_beta1 * g;
             *v = f.beta2 * *v + f.one_minus_beta2 * (g * g);
             *theta = f.keep * *theta - f.step_size * *m / (v.sqrt() * f.inv_root_correction + f.eps);

@@ -14,9 +14,14 @@
 // over query tiles from the last to the first, which all key tiles see, so that neighbours stay one step apart and
 // hardly wait.
 //
+// With DELAYED, a step computes the dq of the step before it, whose dS both warpgroups have long written: neither waits
+// for the other in the middle of a step.
+//
 // Bound by the matrix units: 10·t·s·e operations per head, half of it if causal.
 //
-// Compile-time: HEAD_DIM 64 or 128 · CAUSAL 0 or 1 · BLOCK_Q 64 or 128 · STAGES; HEAD_DIM · BLOCK_Q = 8192
+// Compile-time: HEAD_DIM 64 or 128 · CAUSAL 0 or 1 · BLOCK_Q 64 or 128 · STAGES; HEAD_DIM · BLOCK_Q = 8192 ·
+// DELAYED 0 or 1, with heads of 64 only · REVERSED 0 or 1: the passes over memory go from the last sequence to the first,
+// so that each begins with what the cache still holds of the kernel before
 // Dims: b batch · t query position · s key position · h query heads · g key/value heads · e head size
 
 constexpr int BLOCK_K = 128;
@@ -29,6 +34,7 @@ constexpr int DQ_SLOTS = HEAD_DIM == 128 ? 2 : 1;  // what fits
 // keys and values.
 constexpr bool STORES_IN_DS = HEAD_DIM == 64;
 constexpr float LOG2_E = 1.4426950408889634f;
+static_assert(!DELAYED || HEAD_DIM == 64, "wider heads leave no registers for it");
 
 struct BackwardParameters {
     const float* log_sum_exp_log2_bht;  // [b, h, t_padded]; infinity behind t
@@ -188,6 +194,8 @@ __device__ void differentiate(BackwardShared& shared, const TensorMap& dqkv_map,
     const u64 k_by_columns = operand_by_columns(k + (HEAD_TILES == 2 ? warpgroup * K_TILE_BYTES : 0), 0);
     const u32 dq_ds = Q_TILES == 2 ? warpgroup * K_TILE_BYTES : 0;
     const int both = 1, own = 2 + warpgroup;
+    // With DELAYED: that this, the other warpgroup's dS is in buffer 0; one more for buffer 1.
+    const int mine_is_there = 4 + 2 * warpgroup, other_is_there = 4 + 2 * (1 - warpgroup);
 
     Ring<STAGES> q_ring;
     Ring<2> tile_ring;
@@ -210,6 +218,25 @@ __device__ void differentiate(BackwardShared& shared, const TensorMap& dqkv_map,
         const int n_steps = (tile.n_q_tiles - tile.first_q_tile) * p.queries_per_kv;
         int q_tile = tile.n_q_tiles - 1, head_of_group = 0;
 
+        float dq[32];
+        // Of the dS in a buffer.
+        auto issue_dq = [&](int buffer) {
+            const u64 ds_by_columns = operand_by_columns(shared_address(shared.ds[buffer]) + dq_ds, 0);
+#pragma unroll
+            for (int i = 0; i < BLOCK_K / 16; i++)
+                wgmma<1, 1>(dq, further(ds_by_columns, i * 16 * 128), further(k_by_columns, i * 16 * 128), i != 0);
+            wgmma_commit();
+        };
+        auto hand_over_dq = [&]() {
+            mbarrier_wait(slot_barrier(shared.dq_empty, dq_ring.slot), dq_ring.phase ^ 1);
+            float4* to = reinterpret_cast<float4*>(shared.dq[dq_ring.slot]) + warpgroup * (DQ_FLOATS / 8) + thread;
+#pragma unroll
+            for (int i = 0; i < 8; i++)
+                to[i * 128] = make_float4(dq[4 * i], dq[4 * i + 1], dq[4 * i + 2], dq[4 * i + 3]);
+            fence_shared_for_engines();
+            mbarrier_arrive(slot_barrier(shared.dq_full, dq_ring.slot));
+            dq_ring.advance();
+        };
         auto issue_scores = [&](int slot) {
             const u64 q = further(q_by_rows, slot * (HEAD_TILES * Q_TILE_BYTES));
 #pragma unroll
@@ -283,29 +310,28 @@ __device__ void differentiate(BackwardShared& shared, const TensorMap& dqkv_map,
                     pack_bf16(bf16_low(lower) * (dp[i + 2] - delta.x), bf16_high(lower) * (dp[i + 3] - delta.y));
             }
             // Two buffers: that the other warpgroup is done with this one was said at the barrier of the step before.
-            const u32 ds_shared = shared_address(shared.ds[ds_buffer]);
+            const int written = ds_buffer;
             ds_buffer ^= 1;
             if (STORES_IN_DS && step == 0) {
                 if (thread == 0) copy_wait_read();
                 named_barrier_sync(own, 128);
             }
-            store_tiles(ds_shared + my_rows, K_TILE_BYTES, ds);
-            fence_shared_for_engines();
+            if (!DELAYED) {
+                store_tiles(shared_address(shared.ds[written]) + my_rows, K_TILE_BYTES, ds);
+                fence_shared_for_engines();
+            }
             wgmma_wait<0>();
             pin(dv);
             pin(probabilities);
-            named_barrier_sync(both, 256);
+            if (!DELAYED) named_barrier_sync(both, 256);
+            if (DELAYED && step != 0) named_barrier_sync(other_is_there + (written ^ 1), 256);
 
-            const u64 ds_by_columns = operand_by_columns(ds_shared + dq_ds, 0);
-            float dq[32];
             pin(dq);
             pin(dk);
             pin(ds);
             wgmma_fence();
-#pragma unroll
-            for (int i = 0; i < BLOCK_K / 16; i++)
-                wgmma<1, 1>(dq, further(ds_by_columns, i * 16 * 128), further(k_by_columns, i * 16 * 128), i != 0);
-            wgmma_commit();
+            // With DELAYED, in the first step of nothing, never used, as the last scores below.
+            issue_dq(DELAYED ? written ^ 1 : written);
 #pragma unroll
             for (int i = 0; i < BLOCK_Q / 16; i++)
                 wgmma(dk, ds + 4 * i, further(q_by_columns, slot_bytes + i * 16 * 128), step != 0 || i != 0);
@@ -319,16 +345,15 @@ __device__ void differentiate(BackwardShared& shared, const TensorMap& dqkv_map,
             issue_scores(q_ring.slot);
             wgmma_commit();
 
+            if (DELAYED) {
+                store_tiles(shared_address(shared.ds[written]) + my_rows, K_TILE_BYTES, ds);
+                fence_shared_for_engines();
+            }
             wgmma_wait<2>();
             pin(dq);
-            mbarrier_wait(slot_barrier(shared.dq_empty, dq_ring.slot), dq_ring.phase ^ 1);
-            float4* to = reinterpret_cast<float4*>(shared.dq[dq_ring.slot]) + warpgroup * (DQ_FLOATS / 8) + thread;
-#pragma unroll
-            for (int i = 0; i < 8; i++)
-                to[i * 128] = make_float4(dq[4 * i], dq[4 * i + 1], dq[4 * i + 2], dq[4 * i + 3]);
-            fence_shared_for_engines();
-            mbarrier_arrive(slot_barrier(shared.dq_full, dq_ring.slot));
-            dq_ring.advance();
+            // Also that this warpgroup no longer reads the other buffer.
+            if (DELAYED) named_barrier_arrive(mine_is_there + written, 256);
+            if (!DELAYED || step != 0) hand_over_dq();
 
             // Nothing is under way across the loop's edge, or the compiler would serialise all products.
             wgmma_wait<0>();
@@ -338,6 +363,15 @@ __device__ void differentiate(BackwardShared& shared, const TensorMap& dqkv_map,
             if (++head_of_group == p.queries_per_kv) head_of_group = 0, q_tile--;
         }
 
+        if (DELAYED) {
+            named_barrier_sync(other_is_there + (ds_buffer ^ 1), 256);
+            pin(dq);
+            wgmma_fence();
+            issue_dq(ds_buffer ^ 1);
+            wgmma_wait<0>();
+            pin(dq);
+            hand_over_dq();
+        }
         u32 dk_shared = k + my_rows, dv_shared = v + my_rows;
         if (STORES_IN_DS) {
             dk_shared = shared_address(shared.ds[ds_buffer][0]) + my_rows;
@@ -413,7 +447,9 @@ extern "C" __global__ void __launch_bounds__(256)
     attention_backward_prepare(float* log_sum_exp_log2_bht, float* delta_bht, const uint4* y_bthe, const uint4* dy_bthe,
                                const float* log_sum_exp_bht, int h, int t, int t_padded) {
     constexpr int THREADS_PER_ROW = HEAD_DIM / 8;
-    const int width = h * THREADS_PER_ROW, index = blockIdx.x * 256 + threadIdx.x, sequence = blockIdx.y;
+    const int block = REVERSED ? gridDim.x - 1 - blockIdx.x : blockIdx.x;
+    const int width = h * THREADS_PER_ROW, index = block * 256 + threadIdx.x;
+    const int sequence = REVERSED ? gridDim.y - 1 - blockIdx.y : blockIdx.y;
     const int at = index / width, head = index % width / THREADS_PER_ROW;
     float delta = 0.0f;
     if (at < t) {
@@ -440,7 +476,9 @@ extern "C" __global__ void __launch_bounds__(256)
     attention_backward_finish(const __grid_constant__ TensorMap dqkv_map, const float* dq_tiles, u32* turns,
                               float scale) {
     __shared__ alignas(1024) unsigned char tiles[2][64 * 128];
-    const int half = threadIdx.x / 128, q_tile = blockIdx.x, head = blockIdx.y, sequence = blockIdx.z;
+    const int half = threadIdx.x / 128, q_tile = blockIdx.x;
+    const int head = REVERSED ? gridDim.y - 1 - blockIdx.y : blockIdx.y;
+    const int sequence = REVERSED ? gridDim.z - 1 - blockIdx.z : blockIdx.z;
     const long long at = (static_cast<long long>(sequence) * gridDim.y + head) * gridDim.x + q_tile;
     const float4* from = reinterpret_cast<const float4*>(dq_tiles + at * DQ_FLOATS) + half * (DQ_FLOATS / 8);
     u32 rounded[16];

@@ -6,6 +6,7 @@
 //! <https://arxiv.org/abs/2307.08691>, algorithms 1 and 2).
 
 mod heads;
+mod options;
 mod cpu;
 mod cached;
 #[allow(unsafe_code)]
@@ -15,10 +16,13 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
-use crate::{DType, Tensor};
+use crate::tensor::OnTape;
+use crate::{DType, Device, Tensor, ops};
 
 pub use cached::cached_attention;
 pub use heads::Heads;
+pub use options::AttentionOptions;
+use options::Rule;
 
 // Dims: b batch · t position · h query heads · g key/value heads · e head size · c (h + 2g)·e
 
@@ -34,17 +38,58 @@ pub use heads::Heads;
 /// If the width is not that of `heads`.
 #[track_caller]
 pub fn attention(qkv_btc: &Tensor, heads: &Heads, scale: f32) -> Tensor {
+    attention_with(qkv_btc, heads, &AttentionOptions::new(scale))
+}
+
+/// [`attention`] with options; also without the causal mask.
+///
+/// # Shapes
+/// As [`attention`].
+///
+/// # Panics
+/// If the width is not that of `heads`, or an option does not fit it.
+#[track_caller]
+pub fn attention_with(qkv_btc: &Tensor, heads: &Heads, options: &AttentionOptions<'_>) -> Tensor {
     let (b, t) = heads.check("attention", qkv_btc);
-    let mut y = Tensor::unspecified(&[b, t, heads.q_width()], DType::F32);
-    let mut log_sum_exp = Tensor::unspecified(&[b, heads.n_kv_heads, t, heads.queries_per_kv()], DType::F32);
-    let sequences: Vec<_> = (0..b).map(|batch| cpu::Sequence::of_fused(qkv_btc.f32s(), heads, batch, t)).collect();
-    cpu::forward(&sequences, heads, scale, y.f32s_mut(), log_sum_exp.f32s_mut());
+    let rule = Rule::new(options, heads, b, t, qkv_btc.device());
+    let AttentionOptions { scale, causal, .. } = *options;
+    let is_for_tiles = causal && rule.is_plain();
+    let problem = cuda::Problem { b, t, heads: *heads, causal, scale };
+    let (y, log_sum_exp) = match qkv_btc.device() {
+        Device::Cpu => {
+            let mut y = Tensor::unspecified(&[b, t, heads.q_width()], DType::F32);
+            let mut log_sum_exp = Tensor::unspecified(&[b, heads.n_kv_heads, t, heads.queries_per_kv()], DType::F32);
+            if is_for_tiles {
+                let sequence = |batch| cpu::Sequence::of_fused(qkv_btc.f32s(), heads, batch, t);
+                let sequences: Vec<_> = (0..b).map(sequence).collect();
+                cpu::forward(&sequences, heads, scale, y.f32s_mut(), log_sum_exp.f32s_mut());
+            } else {
+                cpu::forward_with(&rule, qkv_btc.f32s(), heads, t, y.f32s_mut());
+            }
+            (y, log_sum_exp)
+        }
+        Device::Cuda(_) => cuda::forward(&problem, &rule, qkv_btc),
+    };
 
     let (qkv_, y_, heads) = (qkv_btc.clone(), y.clone(), *heads);
     Tensor::from_op(y, &[qkv_btc], move |dy, sink| {
-        let mut dqkv = Tensor::unspecified(qkv_.shape(), DType::F32);
-        let saved = cpu::Saved { qkv: qkv_.f32s(), y: y_.f32s(), log_sum_exp: log_sum_exp.f32s() };
-        cpu::backward(dy.f32s(), &saved, &heads, scale, t, dqkv.f32s_mut());
-        sink.add(&qkv_, dqkv);
+        let dqkv = match qkv_.device() {
+            Device::Cpu => {
+                let mut dqkv = Tensor::unspecified(qkv_.shape(), DType::F32);
+                if is_for_tiles {
+                    let saved = cpu::Saved { qkv: qkv_.f32s(), y: y_.f32s(), log_sum_exp: log_sum_exp.f32s() };
+                    cpu::backward(dy.f32s(), &saved, &heads, scale, t, dqkv.f32s_mut());
+                } else {
+                    cpu::backward_with(&rule, dy.f32s(), qkv_.f32s(), &heads, t, dqkv.f32s_mut());
+                }
+                dqkv
+            }
+            Device::Cuda(_) => {
+                let saved = cuda::Saved { qkv: &qkv_, y: &y_, log_sum_exp: &log_sum_exp };
+                cuda::backward(&problem, &rule, &saved, &dy)
+            }
+        };
+        // A projection is seldom a leaf: outside tests this shares the elements.
+        sink.add(&qkv_, ops::cast(&dqkv, qkv_.gradient_dtype()));
     })
 }

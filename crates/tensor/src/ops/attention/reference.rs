@@ -1,6 +1,7 @@
 //! The definition of attention, in f64, one position at a time.
 
 use super::Heads;
+use super::options::Rule;
 use crate::Tensor;
 
 /// Where the elements of one head lie in a row of the fused projection.
@@ -15,13 +16,18 @@ fn columns(heads: &Heads, head: usize) -> Columns {
     Columns { q: head * e, k: heads.q_width() + kv_head * e, v: heads.q_width() + heads.kv_width() + kv_head * e }
 }
 
-/// The probabilities `P_ij`, `j ≤ i`, of one query.
-fn probabilities(rows: &[&[f32]], i: usize, at: &Columns, e: usize, scale: f64) -> Vec<f64> {
-    let score = |j: usize| scale * dot(&rows[i][at.q..][..e], &rows[j][at.k..][..e]);
-    let scores: Vec<f64> = (0..=i).map(score).collect();
+/// The probabilities `P_ij` of one query for the keys that it sees, and the derivatives of their scores with respect to
+/// `scale · q_i·k_j`; both are 0 for other keys.
+fn probabilities(rows: &[&[f32]], query: (usize, usize, usize), at: &Columns, e: usize, rule: &Rule) -> [Vec<f64>; 2] {
+    let ((sequence, head, i), t) = (query, rows.len());
+    let (mut scores, mut slopes) = (vec![f64::NEG_INFINITY; t], vec![0.0; t]);
+    for j in rule.visible(sequence, i, t) {
+        let product = f64::from(rule.scale) * dot(&rows[i][at.q..][..e], &rows[j][at.k..][..e]);
+        (scores[j], slopes[j]) = rule.score(head, i, j, product);
+    }
     let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let sum: f64 = scores.iter().map(|s| (s - max).exp()).sum();
-    scores.iter().map(|s| (s - max).exp() / sum).collect()
+    [scores.iter().map(|s| (s - max).exp() / sum).collect(), slopes]
 }
 
 fn dot(x: &[f32], y: &[f32]) -> f64 {
@@ -33,15 +39,17 @@ fn axpy(y: &mut [f64], a: f64, x: &[f32]) {
 }
 
 /// `y: [b, t, h·e]`.
-pub(super) fn forward(qkv: &Tensor, heads: &Heads, scale: f32) -> Tensor {
+pub(super) fn forward(qkv: &Tensor, heads: &Heads, rule: &Rule) -> Tensor {
     let (b, t) = heads.check("reference", qkv);
     let e = heads.head_dim;
     let mut y = vec![0.0f64; b * t * heads.q_width()];
-    for (qkv, y) in sequences(qkv, heads, t).zip(y.chunks_exact_mut(t * heads.q_width())) {
+    let ys = y.chunks_exact_mut(t * heads.q_width());
+    for (sequence, (qkv, y)) in sequences(qkv, heads, t).zip(ys).enumerate() {
         for head in 0..heads.n_heads {
             let at = columns(heads, head);
             for (i, y) in y.chunks_exact_mut(heads.q_width()).enumerate() {
-                for (j, p) in probabilities(&qkv, i, &at, e, scale.into()).into_iter().enumerate() {
+                let [p, _] = probabilities(&qkv, (sequence, head, i), &at, e, rule);
+                for (j, p) in p.into_iter().enumerate().filter(|x| x.1 != 0.0) {
                     axpy(&mut y[at.q..][..e], p, &qkv[j][at.v..][..e]);
                 }
             }
@@ -52,23 +60,25 @@ pub(super) fn forward(qkv: &Tensor, heads: &Heads, scale: f32) -> Tensor {
 
 /// `dqkv: [b, t, (h + 2g)·e]`.
 ///
-/// `dv_j += p_ij · dy_i`; `dp_ij = dy_i·v_j`; `ds_ij = p_ij · (dp_ij − Σ_j p_ij · dp_ij)`;
+/// `dv_j += p_ij · dy_i`; `dp_ij = dy_i·v_j`; `ds_ij = slope_ij · p_ij · (dp_ij − Σ_j p_ij · dp_ij)`;
 /// `dq_i += scale · ds_ij · k_j`; `dk_j += scale · ds_ij · q_i`.
-pub(super) fn backward(dy: &Tensor, qkv: &Tensor, heads: &Heads, scale: f32) -> Tensor {
+pub(super) fn backward(dy: &Tensor, qkv: &Tensor, heads: &Heads, rule: &Rule) -> Tensor {
     let (_, t) = heads.check("reference", qkv);
-    let (e, width, scale) = (heads.head_dim, heads.qkv_width(), f64::from(scale));
+    let (e, width, scale) = (heads.head_dim, heads.qkv_width(), f64::from(rule.scale));
     let mut dqkv = vec![0.0f64; qkv.len()];
     let dys = dy.f32s().chunks_exact(t * heads.q_width());
-    for ((qkv, dy), dqkv) in sequences(qkv, heads, t).zip(dys).zip(dqkv.chunks_exact_mut(t * width)) {
+    let parts = sequences(qkv, heads, t).zip(dys).zip(dqkv.chunks_exact_mut(t * width));
+    for (sequence, ((qkv, dy), dqkv)) in parts.enumerate() {
         for head in 0..heads.n_heads {
             let at = columns(heads, head);
             for i in 0..t {
                 let dy = &dy[i * heads.q_width()..][at.q..][..e];
-                let p = probabilities(&qkv, i, &at, e, scale);
-                let dp: Vec<f64> = (0..=i).map(|j| dot(dy, &qkv[j][at.v..][..e])).collect();
+                let [p, slopes] = probabilities(&qkv, (sequence, head, i), &at, e, rule);
+                let dp = |j: usize| if p[j] == 0.0 { 0.0 } else { dot(dy, &qkv[j][at.v..][..e]) };
+                let dp: Vec<f64> = (0..t).map(dp).collect();
                 let mean: f64 = p.iter().zip(&dp).map(|(p, dp)| p * dp).sum();
-                for j in 0..=i {
-                    let ds = scale * p[j] * (dp[j] - mean);
+                for j in (0..t).filter(|&j| p[j] != 0.0) {
+                    let ds = scale * slopes[j] * p[j] * (dp[j] - mean);
                     axpy(&mut dqkv[j * width + at.v..][..e], p[j], dy);
                     axpy(&mut dqkv[i * width + at.q..][..e], ds, &qkv[j][at.k..][..e]);
                     axpy(&mut dqkv[j * width + at.k..][..e], ds, &qkv[i][at.q..][..e]);

@@ -2,7 +2,7 @@ use rayon::ThreadPoolBuilder;
 
 use super::*;
 use crate::ops::weighted_sum;
-use crate::testing::{Golden, Tolerance, assert_close, check_gradients, random};
+use crate::testing::{Golden, Tolerance, assert_close, cases, check_gradients, fetched, placed, random, rounded};
 
 /// Sequence length, query heads, key heads, head size: blocks and tiles that are whole, partial, or one row.
 const SIZES: [(usize, usize, usize, usize); 9] = [
@@ -23,8 +23,26 @@ fn heads(h: usize, g: usize, e: usize) -> Heads {
 
 /// The gradient of `qkv` for a given `dy`.
 fn gradient(qkv: &Tensor, heads: &Heads, scale: f32, dy: &Tensor) -> Tensor {
+    gradient_with(qkv, heads, &AttentionOptions::new(scale), dy)
+}
+
+fn gradient_with(qkv: &Tensor, heads: &Heads, options: &AttentionOptions<'_>, dy: &Tensor) -> Tensor {
     let qkv = qkv.tracked();
-    weighted_sum(&attention(&qkv, heads, scale), dy).backward().remove(&qkv).unwrap()
+    weighted_sum(&attention_with(&qkv, heads, options), dy).backward().remove(&qkv).unwrap()
+}
+
+fn rule(options: &AttentionOptions<'_>, heads: &Heads, qkv: &Tensor) -> Rule {
+    Rule::new(options, heads, qkv.shape()[0], qkv.shape()[1], qkv.device())
+}
+
+/// Documents of several lengths in `b` rows of `t` positions, in other places in each row.
+fn documents(b: usize, t: usize) -> Tensor {
+    let start = |at: usize| {
+        let (row, i) = (at / t, at % t);
+        let starts = [0, 1, 7 + row, 30, 64 + 3 * row, 200];
+        starts.into_iter().filter(|&start| start <= i).max().unwrap_or(0) as u32
+    };
+    Tensor::from_u32(&[b, t], (0..b * t).map(start).collect())
 }
 
 #[test]
@@ -46,10 +64,165 @@ fn forward_and_backward_equal_the_definition() {
         let qkv = random(&[2, t, heads.qkv_width()], 1);
         let dy = random(&[2, t, heads.q_width()], 2);
         let tolerance = Tolerance::of(DType::F32);
-        assert_close(&attention(&qkv, &heads, scale), &reference::forward(&qkv, &heads, scale), tolerance);
-        let expected = reference::backward(&dy, &qkv, &heads, scale);
+        let rule = rule(&AttentionOptions::new(scale), &heads, &qkv);
+        assert_close(&attention(&qkv, &heads, scale), &reference::forward(&qkv, &heads, &rule), tolerance);
+        let expected = reference::backward(&dy, &qkv, &heads, &rule);
         assert_close(&gradient(&qkv, &heads, scale, &dy), &expected, tolerance);
     }
+}
+
+/// The largest difference of whole tensors that rounding to `dtype` explains, in the forward and the backward pass.
+#[track_caller]
+fn assert_near(what: &str, found: &Tensor, expected: &Tensor, dtype: DType) {
+    let found = fetched(found);
+    let (mut difference, mut norm) = (0.0, 1e-30);
+    for (&x, &y) in found.f32s().iter().zip(expected.f32s()) {
+        difference += f64::from(x - y).powi(2);
+        norm += f64::from(y).powi(2);
+    }
+    let relative = (difference / norm).sqrt();
+    let tolerance = if dtype == DType::F32 { 1e-5 } else { 1e-2 };
+    assert!(relative < tolerance, "{what}: relative difference {relative:.1e}, expected below {tolerance:.0e}");
+}
+
+/// Compares both passes with the definition on every device and dtype.
+fn check_everywhere((b, t, h, g, e): (usize, usize, usize, usize, usize), options: &AttentionOptions<'_>) {
+    let heads = heads(h, g, e);
+    let mut expected: Vec<(DType, [Tensor; 2])> = Vec::new();
+    for case @ (device, dtype) in cases() {
+        let qkv = rounded(&random(&[b, t, heads.qkv_width()], 1), dtype);
+        let dy = rounded(&random(&[b, t, heads.q_width()], 2), dtype);
+        if expected.last().is_none_or(|x| x.0 != dtype) {
+            let rule = rule(options, &heads, &qkv);
+            let y = reference::forward(&qkv, &heads, &rule);
+            expected.push((dtype, [y, reference::backward(&dy, &qkv, &heads, &rule)]));
+        }
+        let [y, dqkv] = &expected.last().unwrap().1;
+        let slopes = options.alibi_slopes.map(|x| x.to(device));
+        let starts = options.document_start.map(|x| x.to(device));
+        let there = AttentionOptions { alibi_slopes: slopes.as_ref(), document_start: starts.as_ref(), ..*options };
+        let (qkv, dy) = (placed(&qkv, case), placed(&dy, case));
+        let what = format!("{device} {dtype} {:?} {options:?}", (b, t, h, g, e));
+        assert_near(&format!("y {what}"), &attention_with(&qkv, &heads, &there), y, dtype);
+        let found = gradient_with(&qkv, &heads, &there, &dy);
+        assert_near(&format!("dqkv {what}"), &found, dqkv, dtype);
+        assert_close(&gradient_with(&qkv, &heads, &there, &dy), &found, Tolerance::EXACT);
+    }
+}
+
+#[test]
+fn every_device_and_head_size_equals_the_definition() {
+    for (t, h, g, e) in [
+        (1, 2, 1, 64),
+        (3, 4, 2, 32),
+        (17, 2, 2, 80),
+        (100, 3, 1, 96),
+        (129, 2, 1, 128),
+        (129, 2, 2, 256),
+        (300, 2, 1, 64),
+        (1000, 1, 1, 64),
+        (70, 2, 1, 160),
+        (65, 2, 1, 16),
+        (100, 2, 1, 33),
+        (50, 2, 2, 200),
+        (20, 1, 1, 1),
+    ] {
+        let plain = AttentionOptions::new(1.0 / (e as f32).sqrt());
+        check_everywhere((2, t, h, g, e), &plain);
+        check_everywhere((1, t, h, g, e), &AttentionOptions { causal: false, ..plain });
+    }
+}
+
+#[test]
+fn every_device_and_option_equals_the_definition() {
+    for (t, h, g, e) in
+        [(1, 2, 1, 64), (3, 2, 2, 40), (100, 4, 2, 64), (129, 2, 1, 33), (257, 2, 1, 128), (70, 2, 1, 256)]
+    {
+        let slopes = Tensor::from_fn(&[h], |head| 0.5f32.powi(head as i32 + 1));
+        let starts = documents(2, t);
+        let plain = AttentionOptions::new(1.0 / (e as f32).sqrt());
+        let full = AttentionOptions { causal: false, ..plain };
+        let all = AttentionOptions {
+            window: Some(50),
+            softcap: Some(2.0),
+            alibi_slopes: Some(&slopes),
+            document_start: Some(&starts),
+            ..plain
+        };
+        for options in [
+            AttentionOptions { window: Some(1), ..plain },
+            AttentionOptions { window: Some(37), ..plain },
+            AttentionOptions { window: Some(37), ..full },
+            AttentionOptions { softcap: Some(1.5), ..plain },
+            AttentionOptions { alibi_slopes: Some(&slopes), ..plain },
+            AttentionOptions { alibi_slopes: Some(&slopes), ..full },
+            AttentionOptions { document_start: Some(&starts), ..plain },
+            all,
+        ] {
+            check_everywhere((2, t, h, g, e), &options);
+        }
+    }
+}
+
+#[test]
+fn documents_in_a_row_are_as_if_alone() {
+    let (heads, scale, ends) = (heads(2, 1, 8), 0.3, [0, 1, 40, 103, 130]);
+    let qkv = random(&[1, 130, heads.qkv_width()], 1);
+    let starts = ends.windows(2).flat_map(|x| vec![x[0] as u32; x[1] - x[0]]).collect();
+    let starts = Tensor::from_u32(&[1, 130], starts);
+    let packed = attention_with(
+        &qkv,
+        &heads,
+        &AttentionOptions { document_start: Some(&starts), ..AttentionOptions::new(scale) },
+    );
+    for document in ends.windows(2).map(|x| x[0]..x[1]) {
+        let rows = |x: &Tensor, width: usize| {
+            let rows = x.f32s()[document.start * width..document.end * width].to_vec();
+            Tensor::from_f32(&[1, document.len(), width], rows)
+        };
+        let alone = attention(&rows(&qkv, heads.qkv_width()), &heads, scale);
+        assert_close(&rows(&packed, heads.q_width()), &alone, Tolerance::of(DType::F32));
+    }
+}
+
+#[test]
+fn options_without_effect_change_nothing() {
+    let heads = heads(2, 1, 8);
+    let (qkv, slopes) = (random(&[2, 90, heads.qkv_width()], 1), Tensor::full(&[2], 0.0));
+    let starts = Tensor::zeros(&[2, 90], DType::U32);
+    let options = AttentionOptions {
+        window: Some(90),
+        softcap: Some(1e4),
+        alibi_slopes: Some(&slopes),
+        document_start: Some(&starts),
+        ..AttentionOptions::new(0.3)
+    };
+    assert_close(&attention_with(&qkv, &heads, &options), &attention(&qkv, &heads, 0.3), Tolerance::of(DType::F32));
+}
+
+#[test]
+fn gradients_with_options_equal_finite_differences() {
+    let (heads, slopes, starts) = (heads(2, 1, 4), Tensor::from_f32(&[2], vec![0.5, 0.1]), documents(2, 9));
+    let plain = AttentionOptions::new(0.5);
+    let all = AttentionOptions {
+        window: Some(4),
+        softcap: Some(1.0),
+        alibi_slopes: Some(&slopes),
+        document_start: Some(&starts),
+        ..plain
+    };
+    for options in [AttentionOptions { causal: false, ..plain }, AttentionOptions { document_start: None, ..all }, all]
+    {
+        check_gradients(|[qkv]| attention_with(qkv, &heads, &options), [random(&[2, 9, heads.qkv_width()], 1)]);
+    }
+}
+
+#[test]
+#[should_panic(expected = "attention: document starts must not decrease along a row")]
+fn document_starts_that_decrease_are_refused() {
+    let starts = Tensor::from_u32(&[1, 3], vec![0, 1, 0]);
+    let options = AttentionOptions { document_start: Some(&starts), ..AttentionOptions::new(1.0) };
+    attention_with(&random(&[1, 3, 12], 1), &heads(1, 1, 4), &options);
 }
 
 #[test]
@@ -78,7 +251,7 @@ fn large_scores_do_not_overflow() {
     let qkv = random(&[1, 70, heads.qkv_width()], 1);
     let tolerance = Tolerance { absolute: 1e-3, relative: 1e-3 }; // scores of 1e4 are known to about 1e-3
     let y = attention(&qkv, &heads, 1e3);
-    assert_close(&y, &reference::forward(&qkv, &heads, 1e3), tolerance);
+    assert_close(&y, &reference::forward(&qkv, &heads, &rule(&AttentionOptions::new(1e3), &heads, &qkv)), tolerance);
 }
 
 #[test]

@@ -1,8 +1,12 @@
 //! Conversion between dtypes.
 
+#[allow(unsafe_code)]
+pub(in crate::ops) mod cuda;
+
 use half::slice::HalfFloatSliceExt;
 
-use crate::{DType, Tensor};
+use crate::tensor::OnTape;
+use crate::{DType, Device, Tensor};
 
 /// The elements of `x` as `dtype`; rounds to nearest, ties to even. Not differentiable: casts happen where weights
 /// enter and leave the tape.
@@ -15,19 +19,19 @@ pub fn cast(x: &Tensor, dtype: DType) -> Tensor {
         return x.clone();
     }
     assert!(!x.is_tracked(), "cast: a tracked tensor of {} cannot become {dtype}", x.dtype());
-    match (x.dtype(), dtype) {
-        (DType::F32, DType::Bf16) => {
-            let mut y = Tensor::unspecified(x.shape(), DType::Bf16);
-            y.bf16s_mut().convert_from_f32_slice(x.f32s());
-            y
-        }
-        (DType::Bf16, DType::F32) => {
-            let mut y = Tensor::unspecified(x.shape(), DType::F32);
-            x.bf16s().convert_to_f32_slice(y.f32s_mut());
-            y
-        }
-        (from, to) => panic!("cast: no conversion from {from} to {to}"),
+    let mut y = Tensor::unspecified_on(x.device(), x.shape(), dtype);
+    match (x.dtype(), dtype, x.device()) {
+        (DType::U32, ..) | (_, DType::U32, _) => panic!("cast: no conversion from {} to {dtype}", x.dtype()),
+        (_, _, Device::Cuda(_)) => cuda::cast(&mut y, x),
+        (_, DType::Bf16, Device::Cpu) => y.bf16s_mut().convert_from_f32_slice(x.f32s()),
+        (_, DType::F32, Device::Cpu) => x.bf16s().convert_to_f32_slice(y.f32s_mut()),
     }
+    y
+}
+
+/// `dx` in the dtype that the gradient of `x` has.
+pub(in crate::ops) fn as_gradient(dx: Tensor, x: &impl OnTape) -> Tensor {
+    if x.track().is_none() { dx } else { cast(&dx, x.gradient_dtype()) }
 }
 
 #[cfg(test)]
@@ -35,6 +39,20 @@ mod tests {
     use half::bf16;
 
     use super::*;
+    use crate::testing::{Tolerance, assert_close, devices, random, rounded};
+
+    #[test]
+    fn every_device_rounds_alike() {
+        for device in devices() {
+            for n in [0, 1, 7, 8, 1000, 4096, 10_001] {
+                let x = random(&[n], 1);
+                let y = cast(&x.to(device), DType::Bf16);
+                assert_eq!((y.dtype(), y.device()), (DType::Bf16, device));
+                assert_eq!(y.to(Device::Cpu).bf16s(), cast(&x, DType::Bf16).bf16s());
+                assert_close(&cast(&y, DType::F32), &rounded(&x, DType::Bf16), Tolerance::EXACT);
+            }
+        }
+    }
 
     #[test]
     fn bf16_rounds_to_nearest_even_and_widens_exactly() {

@@ -3,9 +3,9 @@
 use rayon::prelude::*;
 
 use super::IGNORED;
-use crate::Tensor;
 use crate::cpu::simd::{self, multiversion};
 use crate::cpu::threads::rows_per_task;
+use crate::{Device, Tensor};
 
 /// Exponentials that are summed in f32 before they are added in f64.
 const PARTIAL_SUM: usize = 1024;
@@ -27,6 +27,15 @@ pub(in crate::ops) fn check_targets(
         targets.shape()
     );
     assert!(divisor > 0.0, "{operation}: the divisor must be positive, not {divisor}");
+    assert!(
+        targets.device() == rows.device(),
+        "{operation}: the targets must be on {}, not on {}",
+        rows.device(),
+        targets.device()
+    );
+    if targets.device() != Device::Cpu {
+        return; // they cannot be looked at without waiting for them
+    }
     for (row, &target) in targets.u32s().iter().enumerate() {
         assert!(
             target == IGNORED || (target as usize) < v,
@@ -77,8 +86,9 @@ pub(in crate::ops) fn loss_and_gradient(logits: &mut [f32], target: u32, scale: 
     let logit = logits[target as usize];
     let (max, sum) = exponentiate(logits);
     multiply(logits, (f64::from(scale) / sum) as f32);
-    logits[target as usize] -= scale;
-    sum.ln() + (f64::from(max) - f64::from(logit))
+    let loss = sum.ln() + (f64::from(max) - f64::from(logit));
+    logits[target as usize] = if loss.is_finite() { logits[target as usize] - scale } else { f32::NAN };
+    loss
 }
 
 multiversion! {

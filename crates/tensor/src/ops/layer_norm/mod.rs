@@ -3,10 +3,13 @@
 //! Ba, Kiros and Hinton, 2016, <https://arxiv.org/abs/1607.06450>, equation 4; `eps` as in PyTorch.
 
 mod cpu;
+#[allow(unsafe_code)]
+pub(in crate::ops) mod cuda;
 #[cfg(test)]
 mod tests;
 
-use crate::{DType, Tensor};
+use crate::tensor::OnTape;
+use crate::{DType, Device, Tensor};
 
 /// Shifts and scales every row of `x` to mean 0 and variance 1, then multiplies by `gain` and adds `bias`.
 ///
@@ -23,23 +26,58 @@ pub fn layer_norm(x: &Tensor, gain: &Tensor, bias: Option<&Tensor>, eps: f32) ->
         assert!(shape == [d], "layer_norm: x is {:?}, so {name} must be [{d}], not {shape:?}", x.shape());
     }
 
-    let mut y = Tensor::unspecified(x.shape(), DType::F32);
-    let (mut mean, mut inv_std) = (Tensor::unspecified(&[n], DType::F32), Tensor::unspecified(&[n], DType::F32));
-    let outputs = cpu::Outputs { y: y.f32s_mut(), mean: mean.f32s_mut(), inv_std: inv_std.f32s_mut() };
-    cpu::forward(outputs, x.f32s(), gain.f32s(), bias.map(Tensor::f32s), eps);
+    let [mut mean, mut inv_std] = [(); 2].map(|()| Tensor::unspecified_on(x.device(), &[n], DType::F32));
+    let mut y = Tensor::unspecified_on(x.device(), x.shape(), x.dtype());
+    match x.device() {
+        Device::Cpu => {
+            let outputs = cpu::Outputs { y: y.f32s_mut(), mean: mean.f32s_mut(), inv_std: inv_std.f32s_mut() };
+            cpu::forward(outputs, x.f32s(), gain.f32s(), bias.map(Tensor::f32s), eps);
+        }
+        Device::Cuda(_) => {
+            let outputs = cuda::Outputs { y: &mut y, mean: &mut mean, inv_std: &mut inv_std };
+            cuda::forward(outputs, x, gain, bias, eps);
+        }
+    }
+    on_tape(y, [mean, inv_std], x, gain, bias)
+}
 
+/// `x + addend`, and the norm of it, in one kernel. For tensors on a GPU, of the shapes that [`layer_norm`] wants.
+pub(in crate::ops) fn add_on_gpu(
+    x: &Tensor,
+    addend: &Tensor,
+    gain: &Tensor,
+    bias: Option<&Tensor>,
+    eps: f32,
+) -> (Tensor, Tensor) {
+    let [mut y, mut sum] = [(); 2].map(|()| Tensor::unspecified_on(x.device(), x.shape(), x.dtype()));
+    let [mut mean, mut inv_std] = [(); 2].map(|()| Tensor::unspecified_on(x.device(), &[x.rows().0], DType::F32));
+    let outputs = cuda::Outputs { y: &mut y, mean: &mut mean, inv_std: &mut inv_std };
+    cuda::add_forward(outputs, &mut sum, [x, addend], gain, bias, eps);
+    let sum = crate::ops::add::on_tape(sum, x, addend);
+    let y = on_tape(y, [mean, inv_std], &sum, gain, bias);
+    (sum, y)
+}
+
+fn on_tape(y: Tensor, statistics: [Tensor; 2], x: &Tensor, gain: &Tensor, bias: Option<&Tensor>) -> Tensor {
     let (x_, gain_, bias_) = (x.clone(), gain.clone(), bias.map(Tensor::place));
     let inputs: Vec<&Tensor> = [x, gain].into_iter().chain(bias).collect();
     Tensor::from_op(y, &inputs, move |dy, sink| {
-        let (mut dgain, mut dbias) = (Tensor::unspecified(&[d], DType::F32), Tensor::unspecified(&[d], DType::F32));
-        let saved = cpu::Saved { x: x_.f32s(), gain: gain_.f32s(), mean: mean.f32s(), inv_std: inv_std.f32s() };
-        let mut backward = |dx: &mut Tensor, beta| {
-            cpu::backward(dx.f32s_mut(), beta, dgain.f32s_mut(), dbias.f32s_mut(), dy.f32s(), &saved);
+        let [mean, inv_std] = &statistics;
+        let [mut dgain, mut dbias] = [(); 2].map(|()| gain_.new_gradient());
+        let mut backward = |dx: &mut Tensor, beta| match x_.device() {
+            Device::Cpu => {
+                let saved = cpu::Saved { x: x_.f32s(), gain: gain_.f32s(), mean: mean.f32s(), inv_std: inv_std.f32s() };
+                cpu::backward(dx.f32s_mut(), beta, dgain.f32s_mut(), dbias.f32s_mut(), dy.f32s(), &saved);
+            }
+            Device::Cuda(_) => {
+                let saved = cuda::Saved { x: &x_, gain: &gain_, mean, inv_std };
+                cuda::backward(dx, beta, [&mut dgain, &mut dbias], &dy, &saved);
+            }
         };
         if sink.wants(&x_) {
             sink.accumulate(&x_, backward);
         } else {
-            backward(&mut Tensor::unspecified(x_.shape(), DType::F32), 0.0);
+            backward(&mut Tensor::unspecified_on(x_.device(), x_.shape(), x_.dtype()), 0.0);
         }
         sink.add(&gain_, dgain);
         if let Some(bias) = bias_ {

@@ -3,7 +3,7 @@ use rayon::ThreadPoolBuilder;
 use super::cpu::reference;
 use super::*;
 use crate::ops::{add, weighted_sum};
-use crate::testing::{Golden, Tolerance, assert_close, check_gradients, random};
+use crate::testing::{Golden, Tolerance, assert_close, cases, check_gradients, placed, random, rounded};
 
 /// `y`, `dx`, `dgain`, `dbias`.
 fn all(x: &Tensor, gain: &Tensor, bias: &Tensor, dy: &Tensor, eps: f32) -> [Tensor; 4] {
@@ -37,6 +37,70 @@ fn it_equals_the_reference() {
         let tolerance = Tolerance { absolute: 1e-6 * n as f32 + 1e-6, relative: 1e-5 };
         assert_close(&dgain, &Tensor::from_f32(&[d], expected_dgain), tolerance);
         assert_close(&dbias, &Tensor::from_f32(&[d], expected_dbias), tolerance);
+    }
+}
+
+#[test]
+fn every_device_equals_the_reference() {
+    for case @ (device, dtype) in cases() {
+        for (n, d) in
+            [(1, 1), (3, 17), (1000, 3), (7, 1000), (20, 20_000), (2000, 33), (3000, 768), (40, 2048), (9, 8192)]
+        {
+            let [x, dy] = [1, 2].map(|stream| rounded(&random(&[n, d], stream), dtype));
+            let (gain, bias) = (random(&[d], 3), random(&[d], 4));
+            let found = all(&placed(&x, case), &gain.to(device), &bias.to(device), &placed(&dy, case), 1e-2);
+            let y = reference::forward(x.f32s(), gain.f32s(), bias.f32s(), 1e-2);
+            let [dx, dgain, dbias] = reference::backward(dy.f32s(), x.f32s(), gain.f32s(), 1e-2);
+            let tolerance = Tolerance { absolute: 1e-5, relative: 1e-4 };
+            let of_y = if dtype == DType::Bf16 { Tolerance::of(dtype) } else { tolerance };
+            assert_close(&found[0], &Tensor::from_f32(&[n, d], y), of_y);
+            // Of a leaf, so in f32.
+            assert_close(&found[1], &Tensor::from_f32(&[n, d], dx), tolerance);
+            let tolerance = Tolerance { absolute: 1e-6 * n as f32 + 1e-5, relative: 1e-5 };
+            assert_close(&found[2], &Tensor::from_f32(&[d], dgain), tolerance);
+            assert_close(&found[3], &Tensor::from_f32(&[d], dbias), tolerance);
+        }
+    }
+}
+
+#[test]
+fn on_every_device_gradients_of_a_residual_branch_add_up_in_the_dtype_of_activations() {
+    for case @ (device, dtype) in cases() {
+        let (n, d) = (50, 768);
+        let [x, dy] = [1, 2].map(|stream| rounded(&random(&[n, d], stream), dtype));
+        let gain = random(&[d], 3);
+        let leaf = placed(&x, case).tracked();
+        // Not a leaf: its gradient has its dtype and is accumulated into.
+        let inner = add(&leaf, &placed(&Tensor::full(&[n, d], 0.0), case));
+        let y = add(&layer_norm(&inner, &gain.to(device), None, 1e-2), &inner);
+        let found = weighted_sum(&y, &placed(&dy, case)).backward().remove(&leaf).unwrap();
+        let [dx, ..] = reference::backward(dy.f32s(), x.f32s(), gain.f32s(), 1e-2);
+        let expected = Tensor::from_fn(&[n, d], |i| dx[i] + dy.f32s()[i]);
+        assert_close(&found, &expected, Tolerance::of(dtype));
+    }
+}
+
+#[test]
+fn every_device_gives_zero_gradients_of_parameters_over_no_rows() {
+    for case @ (device, _) in cases() {
+        let [x, dy] = [1, 2].map(|stream| placed(&random(&[0, 5], stream), case));
+        let [gain, bias] = [3, 4].map(|stream| random(&[5], stream).to(device));
+        let [y, _, dgain, dbias] = all(&x, &gain, &bias, &dy, 1e-6);
+        assert!(y.is_empty());
+        assert_close(&dgain, &Tensor::full(&[5], 0.0), Tolerance::EXACT);
+        assert_close(&dbias, &Tensor::full(&[5], 0.0), Tolerance::EXACT);
+    }
+}
+
+#[test]
+fn every_device_gives_the_same_bits_again() {
+    for case @ (device, _) in cases() {
+        let [x, dy] = [1, 2].map(|stream| placed(&random(&[5000, 768], stream), case));
+        let [gain, bias] = [3, 4].map(|stream| random(&[768], stream).to(device));
+        let [first, second] = [(); 2].map(|()| all(&x, &gain, &bias, &dy, 1e-6));
+        for (first, second) in first.iter().zip(&second) {
+            assert_close(first, second, Tolerance::EXACT);
+        }
     }
 }
 

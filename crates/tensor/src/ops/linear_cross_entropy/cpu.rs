@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use crate::cpu::gemm::{MatMut, MatRef, Parallel, gemm};
 use crate::ops::cross_entropy::{loss_and_gradient, loss_of_row};
-use crate::{DType, Tensor};
+use crate::{DType, Device, Tensor};
 
 pub(super) struct Inputs<'a> {
     /// `[n, d]`.
@@ -30,7 +30,7 @@ pub(super) struct Gradients<'a> {
 pub(super) fn loss_and_gradients(inputs: &Inputs, mut gradients: Gradients) -> f64 {
     let &Inputs { d, v, .. } = inputs;
     let n = inputs.targets.len();
-    let rows_per_chunk = super::logits_chunk_rows(v);
+    let rows_per_chunk = super::logits_chunk_rows(v, Device::Cpu);
     let with_gradient = gradients.dx.is_some() || gradients.dweight.is_some();
     let weight = MatRef::row_major(inputs.weight, d);
     let mut chunk = Tensor::unspecified(&[rows_per_chunk.min(n), v], DType::F32);

@@ -7,36 +7,45 @@
 //! pass takes the time of both, and the backward pass only scales.
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
 use crate::ops::{cross_entropy::check_targets, scale_in_place};
-use crate::{DType, Tensor};
+use crate::tensor::OnTape;
+use crate::{Device, Tensor};
 
 // Dims: n rows (all leading dimensions of x) · d inputs · v classes
 
-/// Most rows in a chunk of logits.
+/// Most rows in a chunk of logits on the CPU.
 const MAX_ROWS: usize = 256;
-/// Most logits in a chunk of several rows: 16 MiB.
+/// Most logits in a chunk of several rows on the CPU: 16 MiB.
 const MAX_LOGITS: usize = 1 << 22;
+/// The same on a GPU: 1 GiB in bf16. Few chunks, because each of them reads and writes the weight's whole gradient.
+const MAX_LOGITS_CUDA: usize = 1 << 29;
 
-/// How many rows of logits [`linear_cross_entropy`] holds at a time for a vocabulary of `v`.
-pub fn logits_chunk_rows(v: usize) -> usize {
-    (MAX_LOGITS / v.max(1)).clamp(1, MAX_ROWS)
+/// How many rows of logits [`linear_cross_entropy`] holds at a time for a vocabulary of `v` on `device`.
+pub fn logits_chunk_rows(v: usize, device: Device) -> usize {
+    match device {
+        Device::Cpu => (MAX_LOGITS / v.max(1)).clamp(1, MAX_ROWS),
+        // A power of two, so that chunks are as long as one another.
+        Device::Cuda(_) => 1 << (MAX_LOGITS_CUDA / v.max(1)).clamp(1, 1 << 20).ilog2(),
+    }
 }
 
 /// [`cross_entropy`](super::cross_entropy) of the logits `x·Wᵀ`: the sum of the rows' negative log-likelihoods (nats)
 /// over `divisor`.
 ///
-/// Memory: at most 16 MiB of logits (one row, if that is more), and the gradients of those of `x` and the weight that
-/// are tracked.
+/// Memory: [`logits_chunk_rows`] rows of logits (at most 16 MiB on the CPU, 1 GiB of bf16 on a GPU, or one row), and the
+/// gradients of those of `x` and the weight that are tracked. Logits have the dtype of `x`. Targets are checked as in
+/// [`cross_entropy`](super::cross_entropy).
 ///
 /// # Shapes
 /// `x_nd: [..., d]`, `weight_vd: [v, d]`, `targets`: u32, one for each row of `x` → `[]`.
 ///
 /// # Panics
-/// If the shapes do not fit, a target is `v` or larger and not [`IGNORED`](super::IGNORED), or the divisor is not
-/// positive.
+/// If the shapes or dtypes do not fit, a target on the CPU is `v` or larger and not [`IGNORED`](super::IGNORED), or the
+/// divisor is not positive.
 #[track_caller]
 pub fn linear_cross_entropy(x_nd: &Tensor, weight_vd: &Tensor, targets: &Tensor, divisor: f32) -> Tensor {
     let (n, d) = x_nd.rows();
@@ -50,18 +59,28 @@ pub fn linear_cross_entropy(x_nd: &Tensor, weight_vd: &Tensor, targets: &Tensor,
     );
     check_targets("linear_cross_entropy", x_nd, targets, n, v, divisor);
 
-    let gradient_of = |x: &Tensor| x.is_tracked().then(|| Tensor::unspecified(x.shape(), DType::F32));
+    let gradient_of = |x: &Tensor| x.is_tracked().then(|| x.new_gradient());
     let (mut dx, mut dweight) = (gradient_of(x_nd), gradient_of(weight_vd));
-    let inputs = cpu::Inputs { x: x_nd.f32s(), weight: weight_vd.f32s(), targets: targets.u32s(), d, v };
-    let gradients = cpu::Gradients {
-        dx: dx.as_mut().map(Tensor::f32s_mut),
-        dweight: dweight.as_mut().map(Tensor::f32s_mut),
-        scale: 1.0 / divisor,
+    let loss = match x_nd.device() {
+        Device::Cpu => {
+            let inputs = cpu::Inputs { x: x_nd.f32s(), weight: weight_vd.f32s(), targets: targets.u32s(), d, v };
+            let gradients = cpu::Gradients {
+                dx: dx.as_mut().map(Tensor::f32s_mut),
+                dweight: dweight.as_mut().map(Tensor::f32s_mut),
+                scale: 1.0 / divisor,
+            };
+            let loss = cpu::loss_and_gradients(&inputs, gradients) / f64::from(divisor);
+            Tensor::from_f32(&[], vec![loss as f32])
+        }
+        Device::Cuda(_) => {
+            let gradients = cuda::Gradients { dx: dx.as_mut(), dweight: dweight.as_mut() };
+            let rows_per_chunk = logits_chunk_rows(v, x_nd.device());
+            cuda::loss_and_gradients(x_nd, weight_vd, targets, gradients, divisor, rows_per_chunk)
+        }
     };
-    let loss = cpu::loss_and_gradients(&inputs, gradients) / f64::from(divisor);
 
     let (x_, weight_) = (x_nd.place(), weight_vd.place());
-    Tensor::from_op(Tensor::from_f32(&[], vec![loss as f32]), &[x_nd, weight_vd], move |dloss, sink| {
+    Tensor::from_op(loss, &[x_nd, weight_vd], move |dloss, sink| {
         let scale = dloss.item();
         for (input, gradient) in [(weight_, dweight), (x_, dx)] {
             let Some(mut gradient) = gradient else { continue };

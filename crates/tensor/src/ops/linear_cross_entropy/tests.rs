@@ -1,9 +1,9 @@
 use rayon::ThreadPoolBuilder;
 
 use super::*;
-use crate::Gradients;
 use crate::ops::{IGNORED, add, cross_entropy, linear};
-use crate::testing::{Golden, Tolerance, assert_close, check_gradients, random};
+use crate::testing::{Golden, Tolerance, assert_close, cases, check_gradients, devices, placed, random, rounded};
+use crate::{DType, Gradients};
 
 /// Targets spread over `v` classes, every fifth ignored.
 fn some_targets(n: usize, v: usize) -> Tensor {
@@ -15,12 +15,15 @@ fn some_targets(n: usize, v: usize) -> Tensor {
 fn it_equals_pytorch() {
     let golden = Golden::load(concat!(env!("CARGO_MANIFEST_DIR"), "/golden"), "cross_entropy");
     let targets = golden.get("targets").f32s().iter().map(|&x| if x < 0.0 { IGNORED } else { x as u32 }).collect();
-    let (x, weight) = (golden.get("x").tracked(), golden.get("weight").tracked());
-    let loss = linear_cross_entropy(&x, &weight, &Tensor::from_u32(&[11], targets), 7.0);
-    assert_close(&loss, &golden.get("loss"), Tolerance { absolute: 0.0, relative: 1e-6 });
-    let gradients = loss.backward();
-    assert_close(gradients.get(&x).unwrap(), &golden.get("dx"), Tolerance::of(DType::F32));
-    assert_close(gradients.get(&weight).unwrap(), &golden.get("dweight"), Tolerance::of(DType::F32));
+    let targets = Tensor::from_u32(&[11], targets);
+    for device in devices() {
+        let [x, weight] = ["x", "weight"].map(|name| golden.get(name).to(device).tracked());
+        let loss = linear_cross_entropy(&x, &weight, &targets.to(device), 7.0);
+        assert_close(&loss, &golden.get("loss"), Tolerance { absolute: 0.0, relative: 1e-6 });
+        let gradients = loss.backward();
+        assert_close(gradients.get(&x).unwrap(), &golden.get("dx"), Tolerance::of(DType::F32));
+        assert_close(gradients.get(&weight).unwrap(), &golden.get("dweight"), Tolerance::of(DType::F32));
+    }
 }
 
 #[test]
@@ -46,6 +49,75 @@ fn it_equals_linear_then_cross_entropy() {
             assert_close(fused.get(input).unwrap(), apart.get(input).unwrap(), Tolerance::of(DType::F32));
         }
     }
+}
+
+#[test]
+fn every_device_equals_the_cpu() {
+    let shapes = [(1, 1, 1), (3, 17, 5), (100, 3, 1000), (600, 24, 33), (130, 64, 5003)];
+    for case @ (device, dtype) in cases().into_iter().filter(|(device, _)| *device != Device::Cpu) {
+        for (n, d, v) in shapes {
+            let (x, weight) = (rounded(&random(&[n, d], 1), dtype), rounded(&random(&[v, d], 2), dtype));
+            let targets = some_targets(n, v);
+            let pass = |x: &Tensor, weight: &Tensor, targets: &Tensor, scale: f32| {
+                let (x, weight) = (x.tracked(), weight.tracked());
+                let loss = linear_cross_entropy(&x, &weight, targets, n as f32);
+                let mut gradients = Gradients::new();
+                loss.backward_into(scale, &mut gradients);
+                [loss.detached(), gradients.remove(&x).unwrap(), gradients.remove(&weight).unwrap()]
+            };
+            let (placed_x, placed_weight, placed_targets) =
+                (placed(&x, case), placed(&weight, case), targets.to(device));
+            // bf16 logits are wrong by up to 0.4 %, which is absolute in the loss and relative in the gradients.
+            let loss_tolerance = match dtype {
+                DType::Bf16 => Tolerance { absolute: 2e-3, relative: 2e-3 },
+                _ => Tolerance { absolute: 1e-6, relative: 2e-6 },
+            };
+            for scale in [1.0, 0.5] {
+                let expected = pass(&x, &weight, &targets, scale);
+                let found = pass(&placed_x, &placed_weight, &placed_targets, scale);
+                assert_close(&found[0], &expected[0], loss_tolerance);
+                for i in [1, 2] {
+                    let largest = expected[i].f32s().iter().fold(0.0f32, |m, x| m.max(x.abs()));
+                    let absolute = largest * if dtype == DType::Bf16 { 1e-2 } else { 1e-5 };
+                    assert_close(&found[i], &expected[i], Tolerance { absolute, relative: 0.0 });
+                }
+                let again = pass(&placed_x, &placed_weight, &placed_targets, scale);
+                for (found, again) in found.iter().zip(&again) {
+                    assert_close(again, found, Tolerance::EXACT);
+                }
+            }
+            let untracked = linear_cross_entropy(&placed_x, &placed_weight, &placed_targets, n as f32);
+            let expected = linear_cross_entropy(&x, &weight, &targets, n as f32);
+            assert_close(&untracked, &expected, loss_tolerance);
+        }
+    }
+}
+
+#[test]
+fn the_size_of_chunks_on_a_gpu_changes_results_by_rounding_alone() {
+    for case @ (device, dtype) in cases().into_iter().filter(|(device, _)| *device != Device::Cpu) {
+        let (n, d, v) = (100, 40, 1003);
+        let (x, weight) = (placed(&random(&[n, d], 1), case), placed(&random(&[v, d], 2), case));
+        let targets = some_targets(n, v).to(device);
+        let pass = |rows_per_chunk| {
+            let mut dx = Tensor::unspecified_on(device, &[n, d], dtype);
+            let mut dweight = Tensor::unspecified_on(device, &[v, d], DType::F32);
+            let gradients = cuda::Gradients { dx: Some(&mut dx), dweight: Some(&mut dweight) };
+            let loss = cuda::loss_and_gradients(&x, &weight, &targets, gradients, 2.0, rows_per_chunk);
+            [loss, dx, dweight]
+        };
+        for (found, expected) in pass(33).iter().zip(&pass(n)) {
+            let absolute = if dtype == DType::Bf16 { 1e-2 } else { 1e-5 };
+            assert_close(found, expected, Tolerance { absolute, relative: absolute });
+        }
+    }
+}
+
+#[test]
+fn chunks_of_a_gpu_fit_in_a_gibibyte_of_bf16() {
+    let rows = |v| logits_chunk_rows(v, Device::Cuda(0));
+    assert_eq!((rows(50_304), rows(32_000), rows(151_936)), (8192, 16_384, 2048));
+    assert_eq!((rows(1 << 29), rows(1 << 40)), (1, 1));
 }
 
 #[test]
@@ -85,10 +157,13 @@ fn bits_do_not_depend_on_the_number_of_threads() {
 
 #[test]
 fn no_rows_give_no_loss_and_zero_gradients() {
-    let (x, weight) = (Tensor::zeros(&[0, 4], DType::F32).tracked(), random(&[5, 4], 2).tracked());
-    let loss = linear_cross_entropy(&x, &weight, &Tensor::from_u32(&[0], vec![]), 1.0);
-    assert_eq!(loss.item(), 0.0);
-    assert_eq!(loss.backward().get(&weight).unwrap().f32s(), [0.0; 20]);
+    for case @ (device, dtype) in cases() {
+        let x = Tensor::zeros_on(device, &[0, 4], dtype).tracked();
+        let weight = placed(&random(&[5, 4], 2), case).tracked();
+        let loss = linear_cross_entropy(&x, &weight, &Tensor::from_u32(&[0], vec![]).to(device), 1.0);
+        assert_eq!(loss.item(), 0.0);
+        assert_close(loss.backward().get(&weight).unwrap(), &Tensor::full(&[5, 4], 0.0), Tolerance::EXACT);
+    }
 }
 
 #[test]

@@ -3,10 +3,13 @@
 //! Zhang and Sennrich, 2019, <https://arxiv.org/abs/1910.07467>, equation 4; `eps` as in PyTorch.
 
 pub(in crate::ops) mod cpu;
+#[allow(unsafe_code)]
+pub(in crate::ops) mod cuda;
 #[cfg(test)]
 mod tests;
 
-use crate::{DType, Tensor};
+use crate::tensor::OnTape;
+use crate::{DType, Device, Tensor};
 
 /// Scales every row of `x` to unit root mean square, then by `gain`.
 ///
@@ -20,21 +23,43 @@ pub fn rms_norm(x: &Tensor, gain: &Tensor, eps: f32) -> Tensor {
     let (n, d) = x.rows();
     assert!(gain.shape() == [d], "rms_norm: x is {:?}, so gain must be [{d}], not {:?}", x.shape(), gain.shape());
 
-    let mut y = Tensor::unspecified(x.shape(), DType::F32);
-    let mut inv_rms = Tensor::unspecified(&[n], DType::F32);
-    cpu::forward(y.f32s_mut(), inv_rms.f32s_mut(), x.f32s(), gain.f32s(), eps);
+    let mut y = Tensor::unspecified_on(x.device(), x.shape(), x.dtype());
+    let mut inv_rms = Tensor::unspecified_on(x.device(), &[n], DType::F32);
+    match x.device() {
+        Device::Cpu => cpu::forward(y.f32s_mut(), inv_rms.f32s_mut(), x.f32s(), gain.f32s(), eps),
+        Device::Cuda(_) => cuda::forward(&mut y, &mut inv_rms, x, gain, eps),
+    }
+    on_tape(y, inv_rms, x, gain)
+}
 
+/// `x + addend`, and the norm of it, in one kernel. For tensors on a GPU, of the shapes that [`rms_norm`] wants.
+pub(in crate::ops) fn add_on_gpu(x: &Tensor, addend: &Tensor, gain: &Tensor, eps: f32) -> (Tensor, Tensor) {
+    let [mut y, mut sum] = [(); 2].map(|()| Tensor::unspecified_on(x.device(), x.shape(), x.dtype()));
+    let mut inv_rms = Tensor::unspecified_on(x.device(), &[x.rows().0], DType::F32);
+    cuda::add_forward([&mut y, &mut inv_rms, &mut sum], x, addend, gain, eps);
+    let sum = crate::ops::add::on_tape(sum, x, addend);
+    let y = on_tape(y, inv_rms, &sum, gain);
+    (sum, y)
+}
+
+fn on_tape(y: Tensor, inv_rms: Tensor, x: &Tensor, gain: &Tensor) -> Tensor {
     let (x_, gain_) = (x.clone(), gain.clone());
     Tensor::from_op(y, &[x, gain], move |dy, sink| {
-        let mut dgain = Tensor::unspecified(&[d], DType::F32);
-        let saved = cpu::Saved { x: x_.f32s(), gain: gain_.f32s(), inv_rms: inv_rms.f32s() };
-        let mut backward = |dx: &mut Tensor, beta| {
-            cpu::backward(dx.f32s_mut(), beta, dgain.f32s_mut(), dy.f32s(), &saved);
+        let mut dgain = gain_.new_gradient();
+        let mut backward = |dx: &mut Tensor, beta| match x_.device() {
+            Device::Cpu => {
+                let saved = cpu::Saved { x: x_.f32s(), gain: gain_.f32s(), inv_rms: inv_rms.f32s() };
+                cpu::backward(dx.f32s_mut(), beta, dgain.f32s_mut(), dy.f32s(), &saved);
+            }
+            Device::Cuda(_) => {
+                let saved = cuda::Saved { x: &x_, gain: &gain_, inv_rms: &inv_rms };
+                cuda::backward(dx, beta, &mut dgain, &dy, &saved);
+            }
         };
         if sink.wants(&x_) {
             sink.accumulate(&x_, backward);
         } else {
-            backward(&mut Tensor::unspecified(x_.shape(), DType::F32), 0.0);
+            backward(&mut Tensor::unspecified_on(x_.device(), x_.shape(), x_.dtype()), 0.0);
         }
         sink.add(&gain_, dgain);
     })

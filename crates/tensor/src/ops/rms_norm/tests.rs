@@ -3,7 +3,7 @@ use rayon::ThreadPoolBuilder;
 use super::cpu::reference;
 use super::*;
 use crate::ops::{add, weighted_sum};
-use crate::testing::{Golden, Tolerance, assert_close, check_gradients, random};
+use crate::testing::{Golden, Tolerance, assert_close, cases, check_gradients, placed, random, rounded};
 
 /// `y`, `dx`, `dgain`.
 fn all(x: &Tensor, gain: &Tensor, dy: &Tensor, eps: f32) -> [Tensor; 3] {
@@ -35,6 +35,27 @@ fn it_equals_the_reference() {
         // Sums over n terms of either sign.
         let tolerance = Tolerance { absolute: 1e-6 * n as f32 + 1e-6, relative: 1e-5 };
         assert_close(&dgain, &Tensor::from_f32(&[d], expected_dgain), tolerance);
+    }
+}
+
+#[test]
+fn every_device_equals_the_reference() {
+    for case @ (device, dtype) in cases() {
+        for (n, d) in
+            [(1, 1), (3, 17), (1000, 3), (7, 1000), (20, 20_000), (2000, 33), (3000, 768), (40, 2048), (9, 8192)]
+        {
+            let [x, dy] = [1, 2].map(|stream| rounded(&random(&[n, d], stream), dtype));
+            let gain = random(&[d], 3);
+            let found = all(&placed(&x, case), &gain.to(device), &placed(&dy, case), 1e-3);
+            let y = reference::forward(x.f32s(), gain.f32s(), 1e-3);
+            let (dx, dgain) = reference::backward(dy.f32s(), x.f32s(), gain.f32s(), 1e-3);
+            let tolerance = Tolerance::of(dtype);
+            assert_close(&found[0], &Tensor::from_f32(&[n, d], y), tolerance);
+            // Of a leaf, so in f32.
+            assert_close(&found[1], &Tensor::from_f32(&[n, d], dx), Tolerance { absolute: 2e-5, relative: 1e-4 });
+            let tolerance = Tolerance { absolute: 1e-6 * n as f32 + 1e-5, relative: 1e-5 };
+            assert_close(&found[2], &Tensor::from_f32(&[d], dgain), tolerance);
+        }
     }
 }
 

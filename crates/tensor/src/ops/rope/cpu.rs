@@ -1,29 +1,14 @@
 //! Rotation in place, row by row.
 
-use std::ops::Range;
-
 use rayon::prelude::*;
 
-use super::{RopeLayout, RopeTable};
+use super::{Direction, RopeLayout, Turn};
 use crate::cpu::simd::multiversion;
 use crate::cpu::threads::rows_per_task;
-use crate::ops::Heads;
 
-/// Which way to turn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Direction {
-    Forward,
-    Inverse,
-}
-
-/// Turns the query and key heads of all rows; rows have the `positions` in turn.
-pub(super) fn rotate(
-    rows: &mut [f32],
-    heads: &Heads,
-    table: &RopeTable,
-    positions: Range<usize>,
-    direction: Direction,
-) {
+/// Turns the query and key heads of all rows.
+pub(super) fn rotate(rows: &mut [f32], turn: &Turn<'_>) {
+    let Turn { heads, table, positions, direction } = turn;
     let width = heads.qkv_width();
     if rows.is_empty() || table.rotated_dims() == 0 {
         return;
@@ -34,7 +19,7 @@ pub(super) fn rotate(
         for (i, row) in rows.chunks_exact_mut(width).enumerate() {
             let position = positions.start + (task * rows_per_task + i) % positions.len();
             let (cos, sin) = table.at(position);
-            let sign = if direction == Direction::Forward { 1.0 } else { -1.0 };
+            let sign = if *direction == Direction::Forward { 1.0 } else { -1.0 };
             match table.layout() {
                 RopeLayout::HalfSplit => rotate_halves(&mut row[..turned], heads.head_dim, cos, sin, sign),
                 RopeLayout::Interleaved => rotate_neighbours(&mut row[..turned], heads.head_dim, cos, sin, sign),

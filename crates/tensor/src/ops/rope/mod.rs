@@ -6,14 +6,34 @@
 //! Su et al., 2021, <https://arxiv.org/abs/2104.09864>, equation 34.
 
 mod cpu;
+#[allow(unsafe_code)]
+pub(in crate::ops) mod cuda;
 mod table;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
+
 use crate::ops::Heads;
-use crate::{DType, Tensor};
+use crate::tensor::OnTape;
+use crate::{DType, Device, Tensor};
 
 pub use table::{RopeLayout, RopeTable};
+
+/// Which way to turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Direction {
+    Forward,
+    Inverse,
+}
+
+/// What is turned, and how: rows have the `positions` in turn.
+struct Turn<'a> {
+    heads: &'a Heads,
+    table: &'a RopeTable,
+    positions: Range<usize>,
+    direction: Direction,
+}
 
 /// Turns the query and key heads of a fused projection by their positions; the position of row `t` is `start + t`.
 /// Values, and elements of a head behind the rotated ones, stay as they are.
@@ -22,10 +42,20 @@ pub use table::{RopeLayout, RopeTable};
 /// `qkv: [b, t, (h + 2g)·head_dim]` → the same.
 ///
 /// # Panics
-/// If the width is not that of `heads`, a head is narrower than the rotation, or a position is behind the table.
+/// If the width is not that of `heads`, a head is narrower than the rotation, a position is behind the table, or the table
+/// is on another device.
 #[track_caller]
 pub fn rope(qkv: &Tensor, heads: &Heads, table: &RopeTable, start: usize) -> Tensor {
-    let (_, t) = heads.check("rope", qkv);
+    rope_into(qkv.clone(), heads, table, start)
+}
+
+/// [`rope`] in the memory of `qkv`, if nothing shares it.
+///
+/// # Panics
+/// As there.
+#[track_caller]
+pub fn rope_into(mut qkv: Tensor, heads: &Heads, table: &RopeTable, start: usize) -> Tensor {
+    let (_, t) = heads.check("rope", &qkv);
     assert!(
         table.rotated_dims() <= heads.head_dim,
         "rope: the table turns {} elements of a head, but a head has {}",
@@ -39,17 +69,46 @@ pub fn rope(qkv: &Tensor, heads: &Heads, table: &RopeTable, start: usize) -> Ten
         qkv.shape(),
         table.context_length()
     );
+    let device = qkv.device();
+    assert!(table.device() == device, "rope: qkv is on {device}, so the table must be too, not on {}", table.device());
 
-    let mut y = copy(qkv);
-    cpu::rotate(y.f32s_mut(), heads, table, start..start + t, cpu::Direction::Forward);
-
-    let (qkv_, heads_, table_) = (qkv.place(), *heads, table.clone());
-    Tensor::from_op(y, &[qkv], move |mut dy, sink| {
+    let (place, heads, table) = (qkv.place(), *heads, table.clone());
+    let turn = Turn { heads: &heads, table: &table, positions: start..start + t, direction: Direction::Forward };
+    let shared = (!qkv.is_unique()).then(|| qkv.clone());
+    let dtype = qkv.dtype();
+    let y = turned(qkv, dtype, &turn);
+    let input = shared.unwrap_or_else(|| y.clone());
+    Tensor::from_op(y, &[&input], move |dy, sink| {
         // The inverse of a rotation is its transpose.
-        let mut dx = if dy.is_unique() { dy } else { copy(&dy) };
-        cpu::rotate(dx.f32s_mut(), &heads_, &table_, start..start + t, cpu::Direction::Inverse);
-        sink.add(&qkv_, dx);
+        let turn = Turn { heads: &heads, table: &table, positions: start..start + t, direction: Direction::Inverse };
+        let dx = turned(dy, place.gradient_dtype(), &turn);
+        sink.add(&place, dx);
     })
+}
+
+/// `x` turned, as `dtype`; in its own memory if nothing shares it.
+fn turned(mut x: Tensor, dtype: DType, turn: &Turn<'_>) -> Tensor {
+    let in_place = x.is_unique() && x.dtype() == dtype;
+    match (x.device(), in_place) {
+        (Device::Cpu, true) => {
+            cpu::rotate(x.f32s_mut(), turn);
+            x
+        }
+        (Device::Cpu, false) => {
+            let mut y = copy(&x);
+            cpu::rotate(y.f32s_mut(), turn);
+            y
+        }
+        (Device::Cuda(_), true) => {
+            cuda::rotate_in_place(&mut x, turn);
+            x
+        }
+        (Device::Cuda(_), false) => {
+            let mut y = Tensor::unspecified_on(x.device(), x.shape(), dtype);
+            cuda::rotate(&mut y, &x, turn);
+            y
+        }
+    }
 }
 
 fn copy(x: &Tensor) -> Tensor {

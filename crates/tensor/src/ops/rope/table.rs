@@ -1,6 +1,6 @@
 //! Cosines and sines of all positions.
 
-use std::sync::Arc;
+use crate::{Device, Tensor};
 
 /// Which elements of a head form a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,11 +11,11 @@ pub enum RopeLayout {
     Interleaved,
 }
 
-/// Cosine and sine of the angle of every position and pair, `[context_length, e/2]`. Cloning shares them.
+/// Cosine and sine of the angle of every position and pair, `[context_length, e/2]`, on one device. Cloning shares them.
 #[derive(Clone, Debug)]
 pub struct RopeTable {
-    cos: Arc<[f32]>,
-    sin: Arc<[f32]>,
+    cos: Tensor,
+    sin: Tensor,
     n_pairs: usize,
     context_length: usize,
     layout: RopeLayout,
@@ -38,14 +38,26 @@ impl RopeTable {
     /// A table of given angles per position (radians), one for each pair: for scaled frequencies.
     pub fn from_inverse_frequencies(frequencies: &[f64], context_length: usize, layout: RopeLayout) -> Self {
         // In f64: at position 100 000 an f32 angle would be off by several milliradians.
-        let angles = || (0..context_length).flat_map(|position| frequencies.iter().map(move |f| position as f64 * f));
+        let n_pairs = frequencies.len();
+        let angle = |i: usize| (i / n_pairs) as f64 * frequencies[i % n_pairs];
+        let shape = [context_length, n_pairs];
         RopeTable {
-            cos: angles().map(|angle| angle.cos() as f32).collect(),
-            sin: angles().map(|angle| angle.sin() as f32).collect(),
-            n_pairs: frequencies.len(),
+            cos: Tensor::from_fn(&shape, |i| angle(i).cos() as f32),
+            sin: Tensor::from_fn(&shape, |i| angle(i).sin() as f32),
+            n_pairs,
             context_length,
             layout,
         }
+    }
+
+    /// The same table on `device`.
+    pub fn to(&self, device: Device) -> Self {
+        RopeTable { cos: self.cos.to(device), sin: self.sin.to(device), ..*self }
+    }
+
+    /// Where the table is.
+    pub fn device(&self) -> Device {
+        self.cos.device()
     }
 
     /// Elements of a head that are turned.
@@ -66,6 +78,11 @@ impl RopeTable {
     /// Cosines and sines of the pairs at a position.
     pub(super) fn at(&self, position: usize) -> (&[f32], &[f32]) {
         let pairs = position * self.n_pairs..(position + 1) * self.n_pairs;
-        (&self.cos[pairs.clone()], &self.sin[pairs])
+        (&self.cos.f32s()[pairs.clone()], &self.sin.f32s()[pairs])
+    }
+
+    /// All cosines and sines.
+    pub(super) fn elements(&self) -> (&Tensor, &Tensor) {
+        (&self.cos, &self.sin)
     }
 }

@@ -2,7 +2,7 @@ use rayon::ThreadPoolBuilder;
 
 use super::*;
 use crate::ops::weighted_sum;
-use crate::testing::{Golden, Tolerance, assert_close, check_gradients, random};
+use crate::testing::{Golden, Tolerance, assert_close, cases, check_gradients, fetched, placed, random, rounded};
 
 const LAYOUTS: [RopeLayout; 2] = [RopeLayout::HalfSplit, RopeLayout::Interleaved];
 
@@ -61,6 +61,66 @@ fn it_equals_the_definition() {
             let expected = by_definition(&qkv, &heads, rotated, 500.0, layout, start);
             assert_close(&rope(&qkv, &heads, &table, start), &expected, Tolerance { absolute: 1e-6, relative: 1e-6 });
         }
+    }
+}
+
+#[test]
+fn every_device_equals_the_definition_in_its_own_memory_or_not() {
+    for case @ (device, dtype) in cases() {
+        for layout in LAYOUTS {
+            for (b, t, h, g, e, rotated, start) in [
+                (0, 3, 1, 1, 8, 8, 0),
+                (2, 1, 1, 1, 2, 2, 0),
+                (2, 3, 2, 1, 8, 4, 1),
+                (2, 17, 3, 3, 34, 34, 1000),
+                (3, 100, 4, 2, 64, 64, 0),
+                (2, 5, 2, 1, 64, 32, 9),
+                (1, 50, 16, 4, 128, 128, 77),
+                (2, 5, 1, 1, 7, 0, 3),
+                (2, 5, 1, 1, 7, 4, 3),
+            ] {
+                let heads = heads(h, g, e);
+                let [qkv, dy] = [1, 2].map(|stream| rounded(&random(&[b, t, heads.qkv_width()], stream), dtype));
+                let table = RopeTable::new(rotated, 2000, 500.0, layout).to(device);
+                let expected = by_definition(&qkv, &heads, rotated, 500.0, layout, start);
+                let of_y = Tolerance::of(dtype);
+
+                let leaf = placed(&qkv, case).tracked();
+                let y = rope(&leaf, &heads, &table, start);
+                assert_close(&y, &expected, of_y);
+                assert_close(&leaf, &qkv, Tolerance::EXACT);
+                let y_in_place = rope_into(placed(&qkv, case), &heads, &table, start);
+                assert_close(&y_in_place, &y, Tolerance::EXACT);
+
+                // The gradient is turned back: turned again, it is dy.
+                let dqkv = weighted_sum(&y, &placed(&dy, case)).backward().remove(&leaf).unwrap();
+                let back = rope(&fetched(&dqkv), &heads, &table.to(Device::Cpu), start);
+                assert_close(&back, &dy, Tolerance { absolute: 5e-6, relative: 5e-6 });
+            }
+        }
+    }
+}
+
+#[test]
+fn on_every_device_gradients_of_activations_are_turned_in_place_in_their_dtype() {
+    for case @ (device, dtype) in cases() {
+        let (heads, table) = (heads(2, 1, 64), RopeTable::new(64, 40, 100.0, RopeLayout::HalfSplit));
+        let [qkv, dy] = [1, 2].map(|stream| rounded(&random(&[2, 20, heads.qkv_width()], stream), dtype));
+        let of = |qkv: &Tensor, dy: &Tensor, table: &RopeTable| {
+            let leaf = qkv.tracked();
+            let inner = crate::ops::add(&leaf, &leaf.detached());
+            let y = rope_into(inner, &heads, table, 3);
+            let dqkv = weighted_sum(&y, dy).backward().remove(&leaf).unwrap();
+            (y, dqkv)
+        };
+        let (y, dqkv) = of(&placed(&qkv, case), &placed(&dy, case), &table.to(device));
+        let (expected_y, expected_dqkv) = of(&qkv, &dy, &table);
+        assert_close(
+            &y,
+            &expected_y,
+            Tolerance { absolute: 2.0 * Tolerance::of(dtype).absolute, ..Tolerance::of(dtype) },
+        );
+        assert_close(&dqkv, &expected_dqkv, Tolerance::of(dtype));
     }
 }
 

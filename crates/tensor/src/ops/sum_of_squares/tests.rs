@@ -1,7 +1,7 @@
 use rayon::ThreadPoolBuilder;
 
 use super::*;
-use crate::testing::random;
+use crate::testing::{Tolerance, assert_close, cases, devices, fetched, placed, random, rounded};
 
 #[test]
 fn it_equals_the_sum_in_order() {
@@ -46,5 +46,59 @@ fn scaling_multiplies_every_element() {
         let mut scaled = Tensor::from_f32(&[n], x.f32s().to_vec());
         scale_in_place(&mut scaled, -0.3);
         assert!(scaled.f32s().iter().zip(x.f32s()).all(|(scaled, x)| *scaled == -0.3 * x));
+    }
+}
+
+#[test]
+fn the_norm_over_many_tensors_equals_the_definition_on_every_device() {
+    // More tensors than one launch takes, empty ones, whole and broken chunks.
+    let mut lengths = vec![8192, 0, 1, 3, 8191, 8193, 100_003, 16_384];
+    lengths.extend((0..330).map(|i| i % 7 * 13));
+    let tensors: Vec<Tensor> = lengths.iter().zip(0..).map(|(&n, stream)| random(&[n], stream)).collect();
+    let squares = tensors.iter().flat_map(|x| x.f32s()).map(|&x| f64::from(x).powi(2));
+    let expected = Tensor::from_f32(&[], vec![squares.sum::<f64>().sqrt() as f32]);
+    for device in devices() {
+        let placed: Vec<Tensor> = tensors.iter().map(|x| x.to(device)).collect();
+        let found = global_norm(&placed.iter().collect::<Vec<_>>());
+        assert_eq!(found.device(), device);
+        assert_close(&found, &expected, Tolerance { absolute: 0.0, relative: 1e-6 });
+        let again = global_norm(&placed.iter().collect::<Vec<_>>());
+        assert_close(&again, &found, Tolerance::EXACT);
+    }
+}
+
+#[test]
+fn one_element_that_is_not_finite_shows_in_the_norm_on_every_device() {
+    for device in devices() {
+        for (bad, at) in [(f32::NAN, 0), (f32::INFINITY, 20_000), (f32::NEG_INFINITY, 9000)] {
+            let mut x = random(&[20_001], 1);
+            x.f32s_mut()[at] = bad;
+            let [good, x] = [random(&[40], 2), x].map(|x| x.to(device));
+            assert!(!global_norm(&[&good, &x]).item().is_finite(), "{bad} at {at} on {device}");
+            assert!(global_norm(&[&good]).item().is_finite());
+        }
+    }
+}
+
+#[test]
+fn the_norm_of_nothing_is_zero() {
+    assert_eq!(global_norm(&[]).item(), 0.0);
+    for device in devices() {
+        let empty = random(&[0, 4], 1).to(device);
+        assert_eq!(global_norm(&[&empty, &empty]).item(), 0.0);
+    }
+}
+
+#[test]
+fn scaling_rounds_once_on_every_device() {
+    for case @ (_, dtype) in cases() {
+        for n in [0, 1, 7, 8, 17, 1000, 100_003] {
+            let x = rounded(&random(&[n], 1), dtype);
+            let expected = Tensor::from_f32(&[n], x.f32s().iter().map(|x| -0.3 * x).collect());
+            let mut scaled = placed(&Tensor::copied_from(&[n], x.f32s()), case);
+            drop(x);
+            scale_in_place(&mut scaled, -0.3);
+            assert_close(&fetched(&scaled), &rounded(&expected, dtype), Tolerance::EXACT);
+        }
     }
 }

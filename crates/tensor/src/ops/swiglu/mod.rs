@@ -3,10 +3,13 @@
 //! Shazeer, 2020, <https://arxiv.org/abs/2002.05202>, equation 6; the two projections come fused from one matrix.
 
 mod cpu;
+#[allow(unsafe_code)]
+pub(in crate::ops) mod cuda;
 #[cfg(test)]
 mod tests;
 
-use crate::{DType, Tensor};
+use crate::tensor::OnTape;
+use crate::{Device, Tensor};
 
 // Dims: f feed-forward
 
@@ -25,13 +28,19 @@ pub fn swiglu(gate_up: &Tensor) -> Tensor {
 
     let leading = &gate_up.shape()[..gate_up.shape().len() - 1];
     let shape: Vec<usize> = leading.iter().copied().chain([f]).collect();
-    let mut y = Tensor::unspecified(&shape, DType::F32);
-    cpu::forward(y.f32s_mut(), gate_up.f32s(), f);
+    let mut y = Tensor::unspecified_on(gate_up.device(), &shape, gate_up.dtype());
+    match gate_up.device() {
+        Device::Cpu => cpu::forward(y.f32s_mut(), gate_up.f32s(), f),
+        Device::Cuda(_) => cuda::forward(&mut y, gate_up, f),
+    }
 
     let gate_up_ = gate_up.clone();
     Tensor::from_op(y, &[gate_up], move |dy, sink| {
-        let mut dgate_up = Tensor::unspecified(gate_up_.shape(), DType::F32);
-        cpu::backward(dgate_up.f32s_mut(), dy.f32s(), gate_up_.f32s(), f);
+        let mut dgate_up = gate_up_.new_gradient();
+        match gate_up_.device() {
+            Device::Cpu => cpu::backward(dgate_up.f32s_mut(), dy.f32s(), gate_up_.f32s(), f),
+            Device::Cuda(_) => cuda::backward(&mut dgate_up, &dy, &gate_up_, f),
+        }
         sink.add(&gate_up_, dgate_up);
     })
 }

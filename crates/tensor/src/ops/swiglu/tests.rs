@@ -1,8 +1,9 @@
 use rayon::ThreadPoolBuilder;
 
 use super::*;
+use crate::DType;
 use crate::ops::weighted_sum;
-use crate::testing::{Golden, Tolerance, assert_close, check_gradients, random};
+use crate::testing::{Golden, Tolerance, assert_close, cases, check_gradients, placed, random, rounded};
 
 /// `y` and `dgate_up`.
 fn both(gate_up: &Tensor, dy: &Tensor) -> [Tensor; 2] {
@@ -40,6 +41,20 @@ fn it_equals_the_definition() {
         let tolerance = Tolerance { absolute: 1e-6, relative: 2e-6 };
         assert_close(&found_y, &Tensor::from_f32(&[n, f], y), tolerance);
         assert_close(&found_dgate_up, &Tensor::from_f32(&[n, 2 * f], dgate_up), tolerance);
+    }
+}
+
+#[test]
+fn every_device_equals_the_cpu() {
+    for case @ (_, dtype) in cases() {
+        for (n, f) in [(0, 3), (1, 1), (3, 17), (1000, 3), (7, 1000), (3, 20_000), (33, 5632)] {
+            let (gate_up, dy) = (rounded(&random(&[n, 2 * f], 1), dtype), rounded(&random(&[n, f], 2), dtype));
+            let [y, dgate_up] = both(&placed(&gate_up, case), &placed(&dy, case));
+            let [expected_y, expected_dgate_up] = both(&gate_up, &dy);
+            assert_close(&y, &expected_y, Tolerance::of(dtype));
+            // Of a leaf, so in f32.
+            assert_close(&dgate_up, &expected_dgate_up, Tolerance { absolute: 5e-6, relative: 5e-6 });
+        }
     }
 }
 

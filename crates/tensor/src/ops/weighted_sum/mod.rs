@@ -1,6 +1,7 @@
 //! Contraction with constants to a scalar: the simplest loss, for gradient checks and research.
 
-use crate::{DType, Tensor};
+use crate::tensor::OnTape;
+use crate::{Tensor, ops};
 
 /// `Σ x · weights`. The weights are constants.
 ///
@@ -12,16 +13,14 @@ use crate::{DType, Tensor};
 #[track_caller]
 pub fn weighted_sum(x: &Tensor, weights: &Tensor) -> Tensor {
     assert!(x.shape() == weights.shape(), "weighted_sum: x is {:?}, weights {:?}", x.shape(), weights.shape());
-    let sum: f64 = x.f32s().iter().zip(weights.f32s()).map(|(&x, &w)| f64::from(x) * f64::from(w)).sum();
-    let (x_, weights) = (x.place(), weights.detached());
+    let [x_cpu, weights_cpu] = [x, weights].map(crate::testing::fetched);
+    let sum: f64 = x_cpu.f32s().iter().zip(weights_cpu.f32s()).map(|(&x, &w)| f64::from(x) * f64::from(w)).sum();
+    let x_ = x.place();
     Tensor::from_op(Tensor::from_f32(&[], vec![sum as f32]), &[x], move |dsum, sink| {
+        // Computed on the CPU: this loss is for tests and research, not for speed.
         let scale = dsum.item();
-        sink.accumulate(&x_, |dx, beta| {
-            debug_assert!(dx.dtype() == DType::F32);
-            for (dx, w) in dx.f32s_mut().iter_mut().zip(weights.f32s()) {
-                *dx = if beta == 0.0 { 0.0 } else { *dx } + scale * w;
-            }
-        });
+        let dx = Tensor::from_fn(weights_cpu.shape(), |i| scale * weights_cpu.f32s()[i]);
+        sink.add(&x_, ops::cast(&dx, x_.gradient_dtype()).to(x_.device()));
     })
 }
 

@@ -5,12 +5,14 @@
 
 mod forward;
 mod backward;
+mod general;
 
 use crate::cpu::gemm::MatRef;
 use crate::ops::Heads;
 
 pub(super) use backward::{Saved, backward};
 pub(super) use forward::forward;
+pub(super) use general::{backward_with, forward_with};
 
 /// Queries in a block.
 const QUERIES: usize = 64;

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use half::bf16;
 
-use super::{Problem, SM90, check_device, check_len, definitions, kv_heads_per_section, pointer_to, tensor_map};
+use super::{
+    Problem, SM90, check_device, check_len, definitions, kernel, kv_heads_per_section, pointer_to, tensor_map,
+};
 use crate::Error;
-use crate::cuda::{Buffer, Context, Kernel, Module, Source};
+use crate::cuda::{Buffer, Context, Kernel, Source};
 
 const BACKWARD: (&str, &str) = ("attention_sm90_backward.cu", include_str!("../attention_sm90_backward.cu"));
 
@@ -20,12 +22,24 @@ pub struct BackwardTiling {
     pub block_q: usize,
     /// Tiles of queries, and of their outputs' gradients, in flight.
     pub stages: usize,
+    /// Whether a step computes the gradient of the queries of the step before; heads of 64 only.
+    pub delayed: bool,
+    /// Whether what goes over memory before and after the main kernel starts where that began and ended.
+    pub reversed: bool,
 }
 
 impl BackwardTiling {
     /// What fits: a step's share of dq has 8192 elements.
     pub fn of(head_dim: usize) -> Self {
-        Self { block_q: 8192 / head_dim, stages: 2 }
+        Self { block_q: 8192 / head_dim, stages: 2, delayed: false, reversed: false }
+    }
+
+    /// What may be tried, the one of [`BackwardTiling::of`] first.
+    pub fn variants(head_dim: usize) -> Vec<Self> {
+        let of = Self::of(head_dim);
+        let flags = [(false, false), (false, true), (true, false), (true, true)];
+        let all = flags.into_iter().map(|(delayed, reversed)| Self { delayed, reversed, ..of });
+        all.filter(|tiling| head_dim == 64 || !tiling.delayed).collect()
     }
 
     /// The kernels' source for this tiling.
@@ -35,6 +49,8 @@ impl BackwardTiling {
             ("CAUSAL", usize::from(causal)),
             ("BLOCK_Q", self.block_q),
             ("STAGES", self.stages),
+            ("DELAYED", usize::from(self.delayed)),
+            ("REVERSED", usize::from(self.reversed)),
         ];
         Source { name: "attention_sm90_backward", parts: &[SM90, BACKWARD], options: definitions(&options) }
     }
@@ -58,9 +74,8 @@ pub struct BackwardWorkspace {
     delta: Buffer<f32>,
     /// `[b, h, query tiles, block_q·e]`
     dq_tiles: Buffer<f32>,
-    /// `[b, h, query tiles]`
+    /// `[b, h, query tiles]`, then one for the next tile
     turns: Buffer<u32>,
-    next_tile: Buffer<u32>,
 }
 
 impl BackwardWorkspace {
@@ -75,8 +90,7 @@ impl BackwardWorkspace {
             log_sum_exp_log2: Buffer::unspecified(context, rows * t_padded(problem))?,
             delta: Buffer::unspecified(context, rows * t_padded(problem))?,
             dq_tiles: Buffer::unspecified(context, rows * q_tiles * tiling.block_q * problem.heads.head_dim)?,
-            turns: Buffer::filled(context, rows * q_tiles, 0)?,
-            next_tile: Buffer::filled(context, 1, 0)?,
+            turns: Buffer::filled(context, rows * q_tiles + 1, 0)?,
         })
     }
 }
@@ -103,30 +117,30 @@ struct BackwardParameters {
     scale: f32,
 }
 
-/// The compiled backward kernels for one head size.
+/// The compiled backward kernels for one head size. Cheap to make once the context has the kernels.
 pub struct Backward {
     context: Arc<Context>,
-    prepare: Kernel,
-    main: Kernel,
-    finish: Kernel,
+    prepare: Arc<Kernel>,
+    main: Arc<Kernel>,
+    finish: Arc<Kernel>,
     tiling: BackwardTiling,
     head_dim: usize,
     causal: bool,
 }
 
 impl Backward {
-    /// Compiles the kernels or takes them from the context's folder.
+    /// Compiles the kernels, or takes them from the context or its folder.
     ///
     /// # Errors
     /// If the device is no Hopper, the head size is not 64 or 128, or the compiler is missing.
     pub fn new(context: &Arc<Context>, head_dim: usize, causal: bool, tiling: BackwardTiling) -> Result<Self, Error> {
         check_device(context, head_dim)?;
-        let module = Module::load(context, &tiling.source(head_dim, causal))?;
+        let source = tiling.source(head_dim, causal);
         Ok(Self {
             context: context.clone(),
-            prepare: module.kernel("attention_backward_prepare", 0)?,
-            main: module.kernel("attention_backward", tiling.shared_bytes(head_dim))?,
-            finish: module.kernel("attention_backward_finish", 0)?,
+            prepare: kernel(context, &source, "attention_backward_prepare", 0)?,
+            main: kernel(context, &source, "attention_backward", tiling.shared_bytes(head_dim))?,
+            finish: kernel(context, &source, "attention_backward_finish", 0)?,
             tiling,
             head_dim,
             causal,
@@ -160,7 +174,7 @@ impl Backward {
         check_len("dy", dy.len(), problem.y_len());
         check_len("dqkv", dqkv.len(), problem.qkv_len());
         check_len("workspace", workspace.delta.len(), b * h * t_padded);
-        check_len("workspace", workspace.turns.len(), b * h * q_tiles);
+        check_len("workspace", workspace.turns.len(), b * h * q_tiles + 1);
         let qkv_map = tensor_map(qkv, heads.qkv_width(), t, b)?;
         let dy_map = tensor_map(dy, heads.q_width(), t, b)?;
         let dqkv_map = tensor_map(dqkv, heads.qkv_width(), t, b)?;
@@ -194,7 +208,7 @@ impl Backward {
             delta: pointers[1],
             dq_tiles: pointers[2],
             turns,
-            next_tile: workspace.next_tile.pointer(),
+            next_tile: turns + 4 * (b * h * q_tiles) as u64,
             n_sequences: b as i32,
             n_heads: h as i32,
             queries_per_kv: heads.queries_per_kv() as i32,

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use half::bf16;
 
-use super::{Problem, SM90, check_device, check_len, definitions, kv_heads_per_section, pointer_to, tensor_map};
+use super::{
+    Problem, SM90, check_device, check_len, definitions, kernel, kv_heads_per_section, pointer_to, tensor_map,
+};
 use crate::Error;
-use crate::cuda::{Buffer, Context, Kernel, Module, Source};
+use crate::cuda::{Buffer, Context, Kernel, Source};
 
 const FORWARD: (&str, &str) = ("attention_sm90_forward.cu", include_str!("../attention_sm90_forward.cu"));
 
@@ -66,10 +68,10 @@ struct ForwardParameters {
     scale: f32,
 }
 
-/// The compiled forward kernel for one head size.
+/// The compiled forward kernel for one head size. Cheap to make once the context has the kernel.
 pub struct Forward {
     context: Arc<Context>,
-    kernel: Kernel,
+    kernel: Arc<Kernel>,
     tiling: ForwardTiling,
     head_dim: usize,
     causal: bool,
@@ -77,16 +79,16 @@ pub struct Forward {
 }
 
 impl Forward {
-    /// Compiles the kernel or takes it from the context's folder.
+    /// Compiles the kernel, or takes it from the context or its folder.
     ///
     /// # Errors
     /// If the device is no Hopper, the head size is not 64 or 128, or the compiler is missing.
     pub fn new(context: &Arc<Context>, head_dim: usize, causal: bool, tiling: ForwardTiling) -> Result<Self, Error> {
         check_device(context, head_dim)?;
-        let module = Module::load(context, &tiling.source(head_dim, causal))?;
+        let source = tiling.source(head_dim, causal);
         Ok(Self {
             context: context.clone(),
-            kernel: module.kernel("attention_forward", tiling.shared_bytes(head_dim))?,
+            kernel: kernel(context, &source, "attention_forward", tiling.shared_bytes(head_dim))?,
             tiling,
             head_dim,
             causal,

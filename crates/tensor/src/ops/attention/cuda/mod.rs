@@ -4,19 +4,22 @@
 
 mod forward;
 mod backward;
+mod portable;
 mod reference;
 #[cfg(test)]
 mod tests;
 
 use std::ffi::c_void;
 use std::mem::MaybeUninit;
+use std::sync::Arc;
 
 use cudarc::driver::sys;
 use half::bf16;
 
 use super::Heads;
-use crate::Error;
-use crate::cuda::{Arch, Buffer, Context, Source};
+use super::options::Rule;
+use crate::cuda::{Arch, Buffer, Context, Kernel, Source, catch, or_unwind};
+use crate::{DType, Error, Tensor};
 
 pub use backward::{Backward, BackwardTiling, BackwardWorkspace};
 pub use forward::{Forward, ForwardTiling};
@@ -66,14 +69,15 @@ impl Problem {
 
 /// Every kernel of this operation, with the architectures for which it must compile.
 pub(crate) fn sources() -> Vec<(Source, &'static [Arch])> {
-    let mut sources = Vec::new();
+    let mut sources = portable::sources();
     for head_dim in [64, 128] {
         sources.push((reference_source(head_dim), Arch::PORTABLE));
         for causal in [false, true] {
             let mut tilings = [1024, 8192].map(|t| ForwardTiling::of(head_dim, t)).to_vec();
             tilings.dedup();
             sources.extend(tilings.iter().map(|tiling| (tiling.source(head_dim, causal), Arch::HOPPER)));
-            sources.push((BackwardTiling::of(head_dim).source(head_dim, causal), Arch::HOPPER));
+            let tilings = BackwardTiling::variants(head_dim);
+            sources.extend(tilings.iter().map(|tiling| (tiling.source(head_dim, causal), Arch::HOPPER)));
         }
     }
     sources
@@ -81,6 +85,100 @@ pub(crate) fn sources() -> Vec<(Source, &'static [Arch])> {
 
 fn definitions(options: &[(&str, usize)]) -> Vec<String> {
     options.iter().map(|(name, value)| format!("-D{name}={value}")).collect()
+}
+
+/// `y: [b, t, h·e]` and `log_sum_exp: [b, h, t]`.
+pub(super) fn forward(problem: &Problem, rule: &Rule, qkv: &Tensor) -> (Tensor, Tensor) {
+    let Problem { b, t, heads, causal, .. } = *problem;
+    let mut y = Tensor::unspecified_on(qkv.device(), &[b, t, heads.q_width()], qkv.dtype());
+    let mut log_sum_exp = Tensor::unspecified_on(qkv.device(), &[b, heads.n_heads, t], DType::F32);
+    if qkv.is_empty() {
+        return (y, log_sum_exp);
+    }
+    if is_for_hopper(problem, rule, qkv) {
+        let tiling = ForwardTiling::of(heads.head_dim, t);
+        let forward = or_unwind(Forward::new(qkv.cuda(), heads.head_dim, causal, tiling));
+        or_unwind(forward.launch(problem, qkv.cuda_bf16s(), y.cuda_bf16s_mut(), log_sum_exp.cuda_f32s_mut()));
+    } else {
+        portable::forward(problem, rule, qkv, &mut y, &mut log_sum_exp);
+    }
+    (y, log_sum_exp)
+}
+
+/// What the forward pass leaves for the backward pass.
+#[derive(Clone, Copy)]
+pub(super) struct Saved<'a> {
+    /// `[b, t, (h + 2g)·e]`
+    pub(super) qkv: &'a Tensor,
+    /// `[b, t, h·e]`
+    pub(super) y: &'a Tensor,
+    /// `[b, h, t]`
+    pub(super) log_sum_exp: &'a Tensor,
+}
+
+/// `dqkv: [b, t, (h + 2g)·e]`, of the dtype of `qkv`.
+pub(super) fn backward(problem: &Problem, rule: &Rule, saved: &Saved<'_>, dy: &Tensor) -> Tensor {
+    let (Problem { heads, causal, .. }, Saved { qkv, y, log_sum_exp }) = (*problem, *saved);
+    let mut dqkv = Tensor::unspecified_on(qkv.device(), qkv.shape(), qkv.dtype());
+    if qkv.is_empty() {
+        return dqkv;
+    }
+    if is_for_hopper(problem, rule, qkv) {
+        let (context, tiling) = (qkv.cuda(), BackwardTiling::of(heads.head_dim));
+        let backward = or_unwind(Backward::new(context, heads.head_dim, causal, tiling));
+        let mut workspace = or_unwind(BackwardWorkspace::new(context, problem, tiling));
+        or_unwind(backward.launch(
+            problem,
+            &mut workspace,
+            qkv.cuda_bf16s(),
+            y.cuda_bf16s(),
+            log_sum_exp.cuda_f32s(),
+            dy.cuda_bf16s(),
+            dqkv.cuda_bf16s_mut(),
+        ));
+    } else {
+        portable::backward(problem, rule, saved, dy, &mut dqkv);
+    }
+    dqkv
+}
+
+/// The kernels for any device, for comparison: `qkv: [b, t, (h + 2g)·e]` on a GPU → `y: [b, t, h·e]`,
+/// `log_sum_exp: [b, h, t]`.
+///
+/// # Panics
+/// If the tensor has another length.
+pub fn portable_forward(problem: &Problem, qkv: &Tensor) -> (Tensor, Tensor) {
+    check_len("qkv", qkv.len(), problem.qkv_len());
+    let mut y = Tensor::unspecified_on(qkv.device(), &[problem.b, problem.t, problem.heads.q_width()], qkv.dtype());
+    let rows = [problem.b, problem.heads.n_heads, problem.t];
+    let mut log_sum_exp = Tensor::unspecified_on(qkv.device(), &rows, DType::F32);
+    portable::forward(problem, &Rule::of(problem), qkv, &mut y, &mut log_sum_exp);
+    (y, log_sum_exp)
+}
+
+/// The backward pass of [`portable_forward`]: `dy: [b, t, h·e]` → `dqkv: [b, t, (h + 2g)·e]`.
+///
+/// # Panics
+/// If a tensor has another length.
+pub fn portable_backward(problem: &Problem, qkv: &Tensor, y: &Tensor, log_sum_exp: &Tensor, dy: &Tensor) -> Tensor {
+    check_len("qkv", qkv.len(), problem.qkv_len());
+    check_len("y", y.len(), problem.y_len());
+    check_len("log_sum_exp", log_sum_exp.len(), problem.n_rows());
+    check_len("dy", dy.len(), problem.y_len());
+    let mut dqkv = Tensor::unspecified_on(qkv.device(), qkv.shape(), qkv.dtype());
+    portable::backward(problem, &Rule::of(problem), &Saved { qkv, y, log_sum_exp }, dy, &mut dqkv);
+    dqkv
+}
+
+/// Whether Hopper's own kernels do it.
+fn is_for_hopper(problem: &Problem, rule: &Rule, qkv: &Tensor) -> bool {
+    let is_kernels_size = check_device(qkv.cuda(), problem.heads.head_dim).is_ok();
+    qkv.dtype() == DType::Bf16 && rule.is_plain() && is_kernels_size
+}
+
+/// [`Context::kernel`] outside operations.
+fn kernel(context: &Arc<Context>, source: &Source, name: &str, shared_bytes: usize) -> Result<Arc<Kernel>, Error> {
+    catch(|| context.kernel(source, name, shared_bytes))
 }
 
 fn check_device(context: &Context, head_dim: usize) -> Result<(), Error> {

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use half::bf16;
 
 use super::{Backward, BackwardTiling, BackwardWorkspace, Forward, ForwardTiling, Problem, reference};
-use crate::Tensor;
 use crate::cuda::{Arch, Buffer, Context, Toolkit};
 use crate::ops::Heads;
+use crate::ops::attention::options::{AttentionOptions, Rule};
 use crate::ops::attention::reference as definition;
 use crate::random::Rng;
+use crate::{Device, Tensor};
 
 fn hopper() -> Option<Arc<Context>> {
     let context = match Context::open(0, Toolkit::find(&[]), None) {
@@ -55,8 +56,9 @@ fn forward_and_backward_equal_the_definition() {
         let problem = Problem { b, t, heads, causal: true, scale: 1.0 / (e as f32).sqrt() };
         let (qkv, qkv_bf16) = rounded(&[b, t, heads.qkv_width()], 1);
         let (dy, dy_bf16) = rounded(&[b, t, heads.q_width()], 2);
-        let y = definition::forward(&qkv, &heads, problem.scale);
-        let dqkv = definition::backward(&dy, &qkv, &heads, problem.scale);
+        let rule = Rule::new(&AttentionOptions::new(problem.scale), &heads, b, t, Device::Cpu);
+        let y = definition::forward(&qkv, &heads, &rule);
+        let dqkv = definition::backward(&dy, &qkv, &heads, &rule);
 
         let qkv = Buffer::from_slice(&context, &qkv_bf16).expect("device memory");
         let dy = Buffer::from_slice(&context, &dy_bf16).expect("device memory");

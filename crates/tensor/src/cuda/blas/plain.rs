@@ -1,0 +1,118 @@
+//! Kernels of our own for what cuBLASLt does not do.
+
+use std::sync::Arc;
+
+use super::Pointers;
+use super::key::{Key, Kind};
+use crate::cuda::{Arch, Arg, Context, ELEMENT, Source};
+use crate::{DType, Tensor};
+
+const PARTS: &[(&str, &str)] = &[ELEMENT, ("plain.cu", include_str!("plain.cu"))];
+
+fn cuda_type(dtype: DType) -> &'static str {
+    if dtype == DType::Bf16 { "bf16" } else { "float" }
+}
+
+fn source(name: &'static str, input: DType, output: DType, option: String) -> Source {
+    let options = vec![format!("-DIN={}", cuda_type(input)), format!("-DOUT={}", cuda_type(output)), option];
+    Source { name, parts: PARTS, options }
+}
+
+fn product(input: DType, output: DType) -> Source {
+    source("plain_matmul", input, output, "-DPRODUCT".to_owned())
+}
+
+fn sums(input: DType, output: DType, width: usize) -> Source {
+    source("column_sums", input, output, format!("-DWIDTH={width}"))
+}
+
+/// Sources for CI, with the architectures they must compile for.
+pub(crate) fn sources() -> Vec<(Source, &'static [Arch])> {
+    let dtypes = [(DType::F32, DType::F32), (DType::Bf16, DType::F32), (DType::Bf16, DType::Bf16)];
+    let products = dtypes.map(|(input, output)| product(input, output));
+    let sums =
+        [(dtypes[0], 4), (dtypes[1], 8), (dtypes[2], 1)].map(|((input, output), width)| sums(input, output, width));
+    products.into_iter().chain(sums).map(|source| (source, Arch::PORTABLE)).collect()
+}
+
+/// Any product but for row sums.
+pub(super) fn matmul(context: &Arc<Context>, key: &Key, pointers: &Pointers, beta: f32) {
+    let epilogue = match key.epilogue {
+        Kind::None | Kind::RowSums => 0,
+        Kind::Bias => 1,
+        Kind::Gelu { .. } => 2,
+        Kind::GeluGradient => 3u32,
+    };
+    let count = |x: usize| Arg::U64(x as u64);
+    let arguments = [
+        Arg::Pointer(pointers.out),
+        beta.into(),
+        Arg::Pointer(pointers.a),
+        Arg::Pointer(pointers.b),
+        Arg::Pointer(pointers.vector),
+        Arg::Pointer(pointers.pre_activation),
+        count(key.m),
+        count(key.n),
+        count(key.k),
+        count(key.a.stride),
+        count(key.b.stride),
+        count(key.out.stride),
+        Arg::U32(key.a.transposed.into()),
+        Arg::U32(key.b.transposed.into()),
+        Arg::U32(epilogue),
+    ];
+    let kernel = context.kernel(&product(key.input, key.output), "plain_matmul", 0);
+    let tiles = key.m.div_ceil(16) * key.n.div_ceil(16);
+    // SAFETY: the matrices were found to lie in their tensors; rows from m, columns from n and terms from k on are left
+    // out.
+    unsafe { kernel.run([tiles, 1, 1], 256, &arguments) };
+}
+
+/// Writes the sums over k of the transposed left operand.
+pub(super) fn row_sums(context: &Arc<Context>, key: &Key, pointers: &Pointers) {
+    let rows = Rows { dtype: key.input, pointer: pointers.a, n: key.k, d: key.m, stride: key.a.stride };
+    sum_rows(context, Arg::Pointer(pointers.vector), key.output, 0.0, &rows);
+}
+
+/// `sums: [d] ← beta · sums +` the sum of the rows of `x: [..., d]`, in a fixed order.
+///
+/// # Panics
+/// If `sums` is shared or has not as many elements as a row.
+#[track_caller]
+pub fn column_sums(sums: &mut Tensor, beta: f32, x: &Tensor) {
+    let (n, d) = x.rows();
+    assert!(sums.len() == d, "column_sums: x is {:?}, so the sums must be [{d}], not {:?}", x.shape(), sums.shape());
+    let rows = Rows { dtype: x.dtype(), pointer: x.device_pointer(), n, d, stride: d };
+    let dtype = sums.dtype();
+    sum_rows(x.cuda(), sums.into(), dtype, beta, &rows);
+}
+
+struct Rows {
+    dtype: DType,
+    pointer: u64,
+    n: usize,
+    d: usize,
+    stride: usize,
+}
+
+fn sum_rows(context: &Arc<Context>, sums: Arg, output: DType, beta: f32, rows: &Rows) {
+    let Rows { dtype, pointer, n, d, stride } = *rows;
+    if d == 0 {
+        return;
+    }
+    // The widest access of which rows and their starts are multiples.
+    let elements = (pointer / dtype.bytes() as u64) | stride as u64 | d as u64;
+    let width = (16 / dtype.bytes()).min(1 << elements.trailing_zeros().min(3));
+    let source = self::sums(dtype, output, width);
+    let tiles = d.div_ceil(32 * width);
+    let slices = (8 * context.n_multiprocessors() / tiles).clamp(1, n.div_ceil(32).max(1)).min(65_535);
+    let slice = n.div_ceil(slices);
+    let mut partial = Tensor::unspecified_on(crate::Device::Cuda(context.ordinal()), &[slices, d], DType::F32);
+    let count = |x: usize| Arg::U64(x as u64);
+    let arguments = [(&mut partial).into(), Arg::Pointer(pointer), count(n), count(d), count(stride), count(slice)];
+    // SAFETY: the rows lie in their tensor; each slice writes its own row of partial sums.
+    unsafe { context.kernel(&source, "partial_column_sums", 0).run([tiles, slices, 1], 256, &arguments) };
+    let arguments = [sums, beta.into(), (&partial).into(), count(slices), count(d)];
+    // SAFETY: sums is [d], the partial sums [slices, d].
+    unsafe { context.kernel(&source, "join_column_sums", 0).run([d.div_ceil(32), 1, 1], 256, &arguments) };
+}

@@ -1,0 +1,239 @@
+//! Measured choices of algorithms, which can be written down and taken again.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::Arc;
+
+use cudarc::cublaslt::sys;
+
+use super::key::{Key, Kind};
+use super::library::{Blas, Library, Way};
+use super::{Pointers, plain};
+use crate::cuda::{Buffer, Context, Event};
+use crate::{DType, Error};
+
+/// Device time of one measurement, in seconds.
+const SERIES_SECONDS: f64 = 0.7e-3;
+/// Measurements of each algorithm; the middle one counts.
+const N_SERIES: usize = 3;
+
+/// What was chosen for a product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Choice {
+    /// cuBLASLt's own description of an algorithm, which only the same version understands.
+    Algorithm { version: usize, data: [u64; 8] },
+    /// The product, and the sums of its rows by a kernel of their own.
+    Separate,
+}
+
+impl Context {
+    /// Whether each new product, asked for while no graph is recorded, is first measured with several algorithms: about
+    /// 20 ms for each, in which the host waits for the device.
+    pub fn set_autotune(&self, autotune: bool) {
+        self.blas().autotune = autotune;
+    }
+
+    /// The measured choices, a line each, in the order of their text: what a resumed run needs to compute the same bits.
+    pub fn matmul_choices(&self) -> String {
+        let blas = self.blas();
+        let lines: BTreeMap<String, String> = blas.choices().map(|(key, choice)| (key, choice.to_string())).collect();
+        lines.into_iter().map(|(key, choice)| format!("{key} = {choice}\n")).collect()
+    }
+
+    /// The products so far that cuBLASLt has no algorithm for, by the text of their keys, in its order: those that our
+    /// own kernel computes, and those whose row sums are a step of their own.
+    pub fn matmul_refusals(&self) -> Vec<String> {
+        let blas = self.blas();
+        let refused = blas.ways.iter().filter(|(_, way)| matches!(way, Way::Unsupported));
+        let mut keys: Vec<String> = refused.map(|(key, _)| key.to_string()).collect();
+        keys.sort();
+        keys
+    }
+
+    /// Takes the choices of an earlier run, for products that are asked for from now on. Those of another version of
+    /// cuBLASLt are passed over.
+    ///
+    /// # Errors
+    /// If a line is not one that [`Context::matmul_choices`] writes.
+    pub fn set_matmul_choices(&self, text: &str) -> Result<(), Error> {
+        let choices = parse(text)?;
+        let mut blas = self.blas();
+        blas.ways.clear();
+        blas.chosen = choices;
+        Ok(())
+    }
+}
+
+impl Blas {
+    /// The choices that were measured here and those that were handed in, by the text of their keys.
+    fn choices(&self) -> impl Iterator<Item = (String, Choice)> {
+        let version = self.version();
+        let here = self.ways.iter().filter_map(move |(key, way)| {
+            let choice = match way {
+                Way::Planned(plan) if plan.tuned => Choice::Algorithm { version, data: plan.algorithm.data },
+                Way::Separate => Choice::Separate,
+                _ => return None,
+            };
+            Some((key.to_string(), choice))
+        });
+        self.chosen.iter().map(|(key, choice)| (key.clone(), *choice)).chain(here)
+    }
+
+    /// Measures the candidates of a product, unless that was done, and keeps the fastest.
+    ///
+    /// Outputs are about to be written anyway; what a product adds to is left alone, and a scratch output takes its place.
+    pub(super) fn tune(
+        &mut self,
+        context: &Arc<Context>,
+        library: &Library,
+        key: &Key,
+        pointers: &Pointers,
+        beta: f32,
+    ) -> Result<(), Error> {
+        let Some(Way::Planned(plan)) = self.ways.get_mut(key) else { return Ok(()) };
+        if plan.tuned {
+            return Ok(());
+        }
+        let scratch = if beta == 0.0 {
+            None
+        } else {
+            let numbers = (key.m - 1) * key.out.stride + key.n;
+            let halves = numbers * if key.output == DType::Bf16 { 1 } else { 2 };
+            // Without memory for it, the first candidate stays.
+            let Ok(scratch) = Buffer::<half::bf16>::unspecified(context, halves) else { return Ok(()) };
+            Some(scratch)
+        };
+        let pointers = Pointers { out: scratch.as_ref().map_or(pointers.out, Buffer::pointer), ..*pointers };
+
+        let mut contenders: Vec<Contender> = plan.candidates.iter().copied().map(Contender::Algorithm).collect();
+        // The product alone is measured first: its best algorithm is what the two steps would use.
+        if key.epilogue == Kind::RowSums && self.run(context, &key.without_epilogue(), &pointers, beta)? {
+            contenders.push(Contender::Separate);
+        }
+        let mut attempt = |contender: &Contender| match contender {
+            Contender::Separate => {
+                plain::row_sums(context, key, &pointers);
+                self.run(context, &key.without_epilogue(), &pointers, beta).map(|_| ())
+            }
+            Contender::Algorithm(algorithm) => match self.ways.get_mut(key) {
+                Some(Way::Planned(plan)) => plan.run_with(algorithm, context, library, key, &pointers, beta),
+                _ => Ok(()),
+            },
+        };
+        match contenders[fastest(context, &contenders, &mut attempt)?] {
+            Contender::Separate => {
+                self.ways.insert(key.clone(), Way::Separate);
+            }
+            Contender::Algorithm(algorithm) => {
+                if let Some(Way::Planned(plan)) = self.ways.get_mut(key) {
+                    plan.choose(algorithm);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+enum Contender {
+    Algorithm(sys::cublasLtMatmulAlgo_t),
+    Separate,
+}
+
+/// The index of the contender with the least middle time. They take turns, so that all meet the same clock rates.
+fn fastest(
+    context: &Arc<Context>,
+    contenders: &[Contender],
+    attempt: &mut impl FnMut(&Contender) -> Result<(), Error>,
+) -> Result<usize, Error> {
+    let mut series = |contender: &Contender, launches: usize| -> Result<f64, Error> {
+        let start = Event::record(context)?;
+        for _ in 0..launches {
+            // One that is refused when it comes to it is out of the race.
+            if attempt(contender).is_err() {
+                return Ok(f64::INFINITY);
+            }
+        }
+        Ok(Event::record(context)?.since(&start)?.as_secs_f64() / launches as f64)
+    };
+    let mut times = vec![Vec::new(); contenders.len()];
+    for contender in contenders {
+        series(contender, 1)?; // loads its code
+    }
+    for round in 0..=N_SERIES {
+        for (contender, times) in contenders.iter().zip(&mut times) {
+            let launches = match times.last() {
+                Some(&last) if last == f64::INFINITY => continue,
+                Some(&last) => ((SERIES_SECONDS / f64::max(last, 1e-6)) as usize).clamp(1, 50),
+                None => 1,
+            };
+            let seconds = series(contender, launches)?;
+            if round == 1 {
+                times.clear(); // a single launch says little
+            }
+            times.push(seconds);
+        }
+    }
+    let middle = |times: &Vec<f64>| {
+        let mut times = times.clone();
+        times.sort_by(f64::total_cmp);
+        times.get(times.len() / 2).copied().unwrap_or(f64::INFINITY)
+    };
+    let middles: Vec<f64> = times.iter().map(middle).collect();
+    Ok((0..middles.len()).min_by(|&a, &b| middles[a].total_cmp(&middles[b])).unwrap_or(0))
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Choice::Separate => f.write_str(SEPARATE),
+            Choice::Algorithm { version, data } => {
+                write!(f, "{version}")?;
+                data.iter().try_for_each(|word| write!(f, " {word:x}"))
+            }
+        }
+    }
+}
+
+const SEPARATE: &str = "separate";
+
+/// Of `name = choice` in every line.
+fn parse(text: &str) -> Result<HashMap<String, Choice>, Error> {
+    let choice = |text: &str| {
+        if text == SEPARATE {
+            return Some(Choice::Separate);
+        }
+        let (version, words) = text.split_once(' ')?;
+        let words: Option<Vec<u64>> = words.split(' ').map(|word| u64::from_str_radix(word, 16).ok()).collect();
+        Some(Choice::Algorithm { version: version.parse().ok()?, data: words?.try_into().ok()? })
+    };
+    let line = |line: &str| -> Option<(String, Choice)> {
+        let (key, text) = line.split_once(" = ")?;
+        Some((key.to_owned(), choice(text)?))
+    };
+    let bad = |text: &str| Error::Cuda {
+        action: "take the choices of matrix products",
+        reason: format!("this is none: {text}\nhint: remove the line; the product is measured again"),
+    };
+    text.lines().filter(|x| !x.trim().is_empty()).map(|text| line(text.trim()).ok_or_else(|| bad(text))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn choices_are_read_as_they_were_written_and_anything_else_is_refused() {
+        let algorithm = Choice::Algorithm { version: 130_001, data: [0, 1, u64::MAX, 3, 4, 5, 6, 0xabc] };
+        let written = format!("bf16 f32 768x2304x9 a:1N256 = {algorithm}\n\nf32 f32 1x2x3 = {}\n", Choice::Separate);
+        let read = parse(&written).expect("as written");
+        assert_eq!(read.len(), 2);
+        assert_eq!(read["bf16 f32 768x2304x9 a:1N256"], algorithm);
+        assert_eq!(read["f32 f32 1x2x3"], Choice::Separate);
+        for bad in
+            ["x", "x = ", "x = 1 2", "x = 1 0 1 2 3 4 5 6 g", "x = 1 0 1 2 3 4 5 6 7 8", "x = -1 0 1 2 3 4 5 6 7"]
+        {
+            let error = parse(bad).expect_err(bad).to_string();
+            assert!(error.contains("hint: "), "{error}");
+        }
+    }
+}

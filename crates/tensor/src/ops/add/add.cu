@@ -1,0 +1,11 @@
+extern "C" __global__ __launch_bounds__(BLOCK) void add(T* sum, const T* x, const T* y, u64 n) {
+    float a[VECTORS][WIDTH], b[VECTORS][WIDTH];
+    EACH_VECTOR(i) {
+        load_within(a[i], x, vector_number(i) * WIDTH, n);
+        load_within(b[i], y, vector_number(i) * WIDTH, n);
+    }
+    EACH_VECTOR(i) {
+        EACH_ELEMENT(j) a[i][j] += b[i][j];
+        store_within(sum, vector_number(i) * WIDTH, n, a[i]);
+    }
+}

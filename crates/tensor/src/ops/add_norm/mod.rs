@@ -1,0 +1,67 @@
+//! The residual connection and the norm behind it: one pass over memory on a GPU, where the sum is normalised while it is
+//! in registers.
+//!
+//! The sum and the norm are two nodes of the tape, those of [`add`](super::add) and of the norm.
+
+#[cfg(test)]
+mod tests;
+
+use super::{add, layer_norm, rms_norm};
+use crate::{Device, Tensor};
+
+/// `sum = x + y` and [`rms_norm`](super::rms_norm()) of the sum, as rounded to its dtype.
+///
+/// # Shapes
+/// `x` and `y` of one shape `[..., d]`, `gain: [d]` → twice that shape.
+///
+/// # Panics
+/// If the shapes differ or `gain` is not `[d]`.
+#[track_caller]
+pub fn add_rms_norm(x: &Tensor, y: &Tensor, gain: &Tensor, eps: f32) -> (Tensor, Tensor) {
+    check("add_rms_norm", x, y, &[("gain", Some(gain))]);
+    match x.device() {
+        Device::Cpu => {
+            let sum = add(x, y);
+            let normed = rms_norm(&sum, gain, eps);
+            (sum, normed)
+        }
+        Device::Cuda(_) => rms_norm::add_on_gpu(x, y, gain, eps),
+    }
+}
+
+/// `sum = x + y` and [`layer_norm`](super::layer_norm()) of the sum, as rounded to its dtype.
+///
+/// # Shapes
+/// `x` and `y` of one shape `[..., d]`, `gain: [d]`, `bias: [d]` → twice that shape.
+///
+/// # Panics
+/// If the shapes differ, or `gain` or `bias` is not `[d]`.
+#[track_caller]
+pub fn add_layer_norm(x: &Tensor, y: &Tensor, gain: &Tensor, bias: Option<&Tensor>, eps: f32) -> (Tensor, Tensor) {
+    check("add_layer_norm", x, y, &[("gain", Some(gain)), ("bias", bias)]);
+    match x.device() {
+        Device::Cpu => {
+            let sum = add(x, y);
+            let normed = layer_norm(&sum, gain, bias, eps);
+            (sum, normed)
+        }
+        Device::Cuda(_) => layer_norm::add_on_gpu(x, y, gain, bias, eps),
+    }
+}
+
+#[track_caller]
+fn check(operation: &str, x: &Tensor, y: &Tensor, parameters: &[(&str, Option<&Tensor>)]) {
+    assert!(
+        x.shape() == y.shape() && x.dtype() == y.dtype(),
+        "{operation}: x is {:?} of {}, so y must be too, not {:?} of {}",
+        x.shape(),
+        x.dtype(),
+        y.shape(),
+        y.dtype()
+    );
+    let (_, d) = x.rows();
+    for (name, tensor) in parameters {
+        let Some(shape) = tensor.map(Tensor::shape) else { continue };
+        assert!(shape == [d], "{operation}: x is {:?}, so {name} must be [{d}], not {shape:?}", x.shape());
+    }
+}

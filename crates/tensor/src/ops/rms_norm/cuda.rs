@@ -1,0 +1,60 @@
+//! A team of threads for each row, which stays in registers.
+
+use crate::cuda::{Arch, Source};
+use crate::ops::row_kernel::{ROWS, RowShape, sum_partials};
+use crate::{DType, Tensor};
+
+/// What backward needs of forward: `x: [n, d]`, `gain: [d]`, `inv_rms: [n]`.
+#[derive(Clone, Copy)]
+pub(super) struct Saved<'a> {
+    pub(super) x: &'a Tensor,
+    pub(super) gain: &'a Tensor,
+    pub(super) inv_rms: &'a Tensor,
+}
+
+const FILE: (&str, &str) = ("rms_norm.cu", include_str!("rms_norm.cu"));
+
+fn source(shape: RowShape, gradient: DType) -> Source {
+    shape.source("rms_norm", &[crate::cuda::ELEMENT, ROWS, FILE], gradient)
+}
+
+/// Sources for CI, with the architectures they must compile for.
+pub(in crate::ops) fn sources() -> Vec<(Source, &'static [Arch])> {
+    let sizes = [(DType::Bf16, 768), (DType::Bf16, 2048), (DType::Bf16, 8192), (DType::F32, 768), (DType::F32, 33)];
+    sizes.map(|(dtype, d)| (source(RowShape::of(dtype, d), dtype), Arch::PORTABLE)).to_vec()
+}
+
+/// Writes `y: [n, d]` and `inv_rms: [n]`.
+pub(super) fn forward(y: &mut Tensor, inv_rms: &mut Tensor, x: &Tensor, gain: &Tensor, eps: f32) {
+    let (n, d) = x.rows();
+    let shape = RowShape::of(x.dtype(), d);
+    let kernel = x.cuda().kernel(&source(shape, x.dtype()), "rms_norm_forward", 0);
+    let arguments = [y.into(), inv_rms.into(), x.into(), gain.into(), n.into(), eps.into()];
+    // SAFETY: y and x are [n, d], inv_rms [n], gain [d]; rows from n on and columns from d on are left out.
+    unsafe { kernel.run([n.div_ceil(shape.teams()), 1, 1], shape.block(), &arguments) };
+}
+
+/// [`forward`] of `sum = x + addend`, which is written too.
+pub(super) fn add_forward([y, inv_rms, sum]: [&mut Tensor; 3], x: &Tensor, addend: &Tensor, gain: &Tensor, eps: f32) {
+    let (n, d) = x.rows();
+    let shape = RowShape::of(x.dtype(), d);
+    let kernel = x.cuda().kernel(&source(shape, x.dtype()), "add_rms_norm_forward", 0);
+    let arguments = [y.into(), inv_rms.into(), sum.into(), x.into(), addend.into(), gain.into(), n.into(), eps.into()];
+    // SAFETY: as in `forward`; the sum and the addend have the shape of x.
+    unsafe { kernel.run([n.div_ceil(shape.teams()), 1, 1], shape.block(), &arguments) };
+}
+
+/// Sets `dx ← beta · dx + the gradient of x` and writes `dgain`.
+pub(super) fn backward(dx: &mut Tensor, beta: f32, dgain: &mut Tensor, dy: &Tensor, saved: &Saved<'_>) {
+    let Saved { x, gain, inv_rms } = *saved;
+    let (n, d) = x.rows();
+    let (device, shape) = (x.cuda(), RowShape::of(x.dtype(), d));
+    let source = source(shape, dx.dtype());
+    let blocks = shape.backward_blocks(device, n);
+    let mut partial = Tensor::unspecified_on(dx.device(), &[1, blocks, d], DType::F32);
+    let arguments =
+        [dx.into(), beta.into(), (&mut partial).into(), dy.into(), x.into(), gain.into(), inv_rms.into(), n.into()];
+    // SAFETY: dx, dy and x are [n, d]; every block writes its own row of the partial sums.
+    unsafe { device.kernel(&source, "rms_norm_backward", 0).run([blocks, 1, 1], shape.block(), &arguments) };
+    sum_partials(&source, &mut [dgain], &partial);
+}

@@ -1,0 +1,125 @@
+// Rows of D elements in vectors of WIDTH. A team of TEAM threads (a power of two from 32 on) holds a row in registers; a
+// block is BLOCK / TEAM teams. T is the type of activations, G that of the gradient that is written.
+
+using T = ELEMENT;
+using G = GRADIENT;
+constexpr int VECTORS = (D / WIDTH + TEAM - 1) / TEAM; // of a thread
+constexpr int TEAMS = BLOCK / TEAM;
+
+// The first element of this thread's vector i, counted from the start of the row, and whether there is such a vector.
+__device__ __forceinline__ int column(int i) {
+    return (i * TEAM + int(threadIdx.x) % TEAM) * WIDTH;
+}
+
+__device__ __forceinline__ bool holds(int i) {
+    return (i + 1) * TEAM * WIDTH <= D || column(i) < D;
+}
+
+#define EACH_VECTOR(i) _Pragma("unroll") for (int i = 0; i < VECTORS; ++i) if (holds(i))
+#define EACH_ELEMENT(j) _Pragma("unroll") for (int j = 0; j < WIDTH; ++j)
+
+// The (first) row of this thread's team.
+__device__ __forceinline__ u64 row_of_team() {
+    return u64(blockIdx.x) * TEAMS + threadIdx.x / TEAM;
+}
+
+// A thread's share of a row.
+template <class E>
+struct Row {
+    Packed<E, WIDTH> vectors[VECTORS];
+
+    __device__ __forceinline__ void load_from(const E* row) {
+        EACH_VECTOR(i) load(vectors[i], row + column(i));
+    }
+    __device__ __forceinline__ void clear() {
+        float zeros[WIDTH] = {};
+#pragma unroll
+        for (int i = 0; i < VECTORS; ++i) vectors[i].set(zeros);
+    }
+    __device__ __forceinline__ void forget() {
+#pragma unroll
+        for (int i = 0; i < VECTORS; ++i) vectors[i].forget();
+    }
+    __device__ __forceinline__ const Packed<E, WIDTH>& operator[](int i) const {
+        return vectors[i];
+    }
+};
+
+// values <- values + addend, rounded to T as it is kept in `sum`. Both are rows.
+__device__ __forceinline__ void add_and_keep(Row<T>& values, T* sum, const T* addend) {
+    Row<T> others;
+    others.load_from(addend);
+    EACH_VECTOR(i) {
+        float total[WIDTH];
+        EACH_ELEMENT(j) total[j] = values[i][j] + others[i][j];
+        values.vectors[i].set(total);
+        *reinterpret_cast<Packed<T, WIDTH>*>(sum + column(i)) = values[i];
+    }
+}
+
+// Replaces each of N numbers by its sum over the team, in a fixed order. Two reductions in a row need different `slot`s,
+// 0 or 1: then one barrier each is enough.
+template <int N>
+__device__ __forceinline__ void sum_over_team(float (&x)[N], int slot) {
+#pragma unroll
+    for (int k = 0; k < N; ++k) x[k] = reduce_warp<Sum>(x[k]);
+    if constexpr (TEAM > 32) {
+        __shared__ float of_warp[2][N][BLOCK / 32];
+        int team = threadIdx.x / TEAM;
+        if (threadIdx.x % 32 == 0) {
+#pragma unroll
+            for (int k = 0; k < N; ++k) of_warp[slot][k][threadIdx.x / 32] = x[k];
+        }
+        // A barrier for the threads of this team alone: other teams may have no row left.
+        asm volatile("bar.sync %0, %1;" ::"r"(team + 1), "n"(TEAM) : "memory");
+#pragma unroll
+        for (int k = 0; k < N; ++k) {
+            x[k] = of_warp[slot][k][team * (TEAM / 32)];
+#pragma unroll
+            for (int warp = 1; warp < TEAM / 32; ++warp) x[k] += of_warp[slot][k][team * (TEAM / 32) + warp];
+        }
+    }
+}
+
+// Writes the sum of the `sums` of all teams, D numbers, to `to`, in the order of the teams. For all threads of a block.
+__device__ __forceinline__ void add_up_teams(float* to, float (&sums)[VECTORS][WIDTH]) {
+    if constexpr (TEAMS > 1) {
+        // Element (i, j) of thread t is at (i * WIDTH + j) * TEAM + t: neighbours in different banks.
+        __shared__ float before[VECTORS * WIDTH * TEAM];
+        for (int team = 0; team < TEAMS; ++team) {
+            __syncthreads();
+            if (int(threadIdx.x) / TEAM != team) continue;
+#pragma unroll
+            for (int i = 0; i < VECTORS; ++i) {
+                EACH_ELEMENT(j) {
+                    float& sum = before[(i * WIDTH + j) * TEAM + threadIdx.x % TEAM];
+                    if (team > 0) sums[i][j] = sum + sums[i][j];
+                    if (team < TEAMS - 1) sum = sums[i][j];
+                }
+            }
+        }
+    }
+    if (threadIdx.x / TEAM == TEAMS - 1) {
+        EACH_VECTOR(i) store(to + column(i), sums[i]);
+    }
+}
+
+// first[column] = the sum over the rows of the first n_partials of partials [., D], second[column] over the next ones.
+extern "C" __global__ __launch_bounds__(512) void sum_partials(
+    float* first, float* second, const float* partials, u32 n_partials) {
+    __shared__ float of_warp[16][32];
+    u32 at = blockIdx.x * 32 + threadIdx.x % 32, warp = threadIdx.x / 32;
+    const float* from = partials + u64(blockIdx.y) * n_partials * D + at;
+    float x = 0.f;
+    if (at < D) {
+#pragma unroll 8
+        for (u32 row = warp; row < n_partials; row += 16) x += from[u64(row) * D];
+    }
+    of_warp[warp][threadIdx.x % 32] = x;
+    __syncthreads();
+    if (warp == 0 && at < D) {
+#pragma unroll
+        for (int other = 1; other < 16; ++other) x += of_warp[other][threadIdx.x];
+        (blockIdx.y == 0 ? first : second)[at] = x;
+    }
+}

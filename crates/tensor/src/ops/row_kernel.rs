@@ -1,0 +1,100 @@
+//! How kernels that hold a row of a matrix in registers cut it.
+
+use crate::cuda::{Context, Source};
+use crate::{DType, Tensor};
+
+/// What the kernels share; between `ELEMENT` and an operation's own file.
+pub(super) const ROWS: (&str, &str) = ("row_kernel.cuh", include_str!("row_kernel.cuh"));
+
+/// Threads of a block, unless a row needs more.
+const BLOCK: usize = 256;
+/// The most elements of a row that one thread holds, unless the row is wider than the largest block can hold so.
+/// With more, sums over rows would not fit into the registers of a backward kernel.
+const PER_THREAD: usize = 24;
+
+/// Rows of `d` elements, each held by a team of threads: one warp, or several for wide rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RowShape {
+    dtype: DType,
+    d: usize,
+    /// Elements of one access.
+    width: usize,
+    /// Threads of a row.
+    team: usize,
+}
+
+impl RowShape {
+    /// For rows of `d` elements of `dtype`.
+    pub(super) fn of(dtype: DType, d: usize) -> Self {
+        let team = d.div_ceil(PER_THREAD).next_power_of_two().clamp(32, 1024);
+        Self { dtype, d, width: vector_width(dtype, d), team }
+    }
+
+    /// Threads of a block.
+    pub(super) fn block(&self) -> usize {
+        self.team.max(BLOCK)
+    }
+
+    /// Rows at a time in a block.
+    pub(super) fn teams(&self) -> usize {
+        self.block() / self.team
+    }
+
+    /// Blocks of the backward kernel that a multiprocessor runs at a time: what the registers allow.
+    fn resident(&self) -> usize {
+        if self.dtype == DType::Bf16 { (2 * BLOCK / self.block()).max(1) } else { 1 }
+    }
+
+    /// Blocks of a kernel that walks `n` rows and leaves one partial sum per block: one wave of the device.
+    pub(super) fn backward_blocks(&self, device: &Context, n: usize) -> usize {
+        (self.resident() * device.n_multiprocessors()).min(n.div_ceil(self.teams())).max(1)
+    }
+
+    /// A source with this shape as `D`, `WIDTH`, `TEAM`, `BLOCK`, `RESIDENT`, and the types of activations and of the
+    /// gradient that is written as `ELEMENT` and `GRADIENT`.
+    pub(super) fn source(
+        &self,
+        name: &'static str,
+        parts: &'static [(&'static str, &'static str)],
+        gradient: DType,
+    ) -> Source {
+        let Self { dtype, d, width, team } = *self;
+        let options = vec![
+            format!("-DELEMENT={}", cuda_type(dtype)),
+            format!("-DGRADIENT={}", cuda_type(gradient)),
+            format!("-DD={d}"),
+            format!("-DWIDTH={width}"),
+            format!("-DTEAM={team}"),
+            format!("-DBLOCK={}", self.block()),
+            format!("-DRESIDENT={}", self.resident()),
+        ];
+        Source { name, parts, options }
+    }
+}
+
+/// Adds up what every block of a backward kernel left in `partials: [sums.len(), blocks, d]`: one or two sums, each `[d]`.
+#[allow(unsafe_code)]
+pub(super) fn sum_partials(source: &Source, sums: &mut [&mut Tensor], partials: &Tensor) {
+    let &[n_sums, blocks, d] = partials.shape() else { panic!("partial sums are [sums, blocks, d]") };
+    assert!((1..=2).contains(&n_sums) && sums.len() == n_sums, "one or two sums");
+    let pointers: Vec<_> = sums.iter_mut().map(|sum| crate::cuda::Arg::from(&mut **sum)).collect();
+    let arguments = [pointers[0], pointers[n_sums - 1], partials.into(), blocks.into()];
+    let kernel = partials.cuda().kernel(source, "sum_partials", 0);
+    // SAFETY: each sum is [d]; columns from d on are left out, and grid row i reads the i-th [blocks, d] of the partials.
+    unsafe { kernel.run([d.div_ceil(32), n_sums, 1], 512, &arguments) };
+}
+
+/// The most elements that one access may have so that every access to a row of `d` elements is aligned.
+pub(super) fn vector_width(dtype: DType, d: usize) -> usize {
+    let widest = 16 / dtype.bytes();
+    if d == 0 { widest } else { widest.min(1 << d.trailing_zeros().min(3)) }
+}
+
+/// The name of a dtype in kernels.
+pub(super) fn cuda_type(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F32 => "float",
+        DType::Bf16 => "bf16",
+        DType::U32 => "u32",
+    }
+}

@@ -1,0 +1,171 @@
+//! One update of the weights: micro-batches forward and backward, clip, AdamW. On a GPU the second update is recorded as
+//! a graph, and from then on replayed: one call for a thousand kernels.
+
+use data::loader::Batch;
+use nn::Transformer;
+use tensor::cuda::{self, Graph};
+use tensor::{DType, Device, Gradients, Tensor};
+
+use crate::Error;
+use crate::config::OptimizerConfig;
+use crate::optimizer::Optimizer;
+
+/// What training changes.
+#[derive(Debug)]
+pub struct TrainState {
+    /// The weights, in f32. On the tape if they are computed with as they are.
+    pub model: Transformer,
+    /// A copy of the weights in the dtype of the computation, on the tape, if that is not f32.
+    pub compute: Option<Transformer>,
+    /// The optimizer's state.
+    pub optimizer: Optimizer,
+}
+
+impl TrainState {
+    /// Takes weights and an optimizer's state to `device`, to be computed with in `dtype`.
+    ///
+    /// # Errors
+    /// If the device's memory does not suffice.
+    pub fn new(model: &Transformer, optimizer: Optimizer, device: Device, dtype: DType) -> Result<Self, Error> {
+        let state = cuda::catch(|| {
+            let model = model.to(device);
+            let optimizer = optimizer.to(device);
+            match dtype {
+                DType::F32 => TrainState { model: model.tracked(), compute: None, optimizer },
+                _ => TrainState { compute: Some(model.compute_copy(dtype).tracked()), model, optimizer },
+            }
+        });
+        Ok(state?)
+    }
+
+    /// [`TrainState::new`] with an optimizer that has seen nothing.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn fresh(
+        model: &Transformer,
+        config: &OptimizerConfig,
+        grad_clip_norm: f64,
+        device: Device,
+        dtype: DType,
+    ) -> Result<Self, Error> {
+        TrainState::new(model, Optimizer::new(config, grad_clip_norm, model), device, dtype)
+    }
+
+    /// The weights that forward passes are made with.
+    pub fn compute_model(&self) -> &Transformer {
+        self.compute.as_ref().unwrap_or(&self.model)
+    }
+}
+
+/// What one update showed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepResult {
+    /// Mean cross-entropy before the update, in nats per token.
+    pub loss: f64,
+    /// Norm of the gradient before clipping.
+    pub grad_norm: f64,
+}
+
+/// Makes updates of one [`TrainState`], all of the same shape.
+pub struct Stepper {
+    device: Device,
+    /// Of each micro-batch, inputs and targets `[b, t]`.
+    batches: Vec<(Tensor, Tensor)>,
+    /// See [`tensor::ops::adamw_step_numbers`].
+    numbers: Tensor,
+    tokens_per_step: f32,
+    graph: Option<Graph>,
+    /// Of the newest update; a graph writes to the same ones again.
+    outputs: Option<Outputs>,
+}
+
+/// What an update leaves on the device.
+struct Outputs {
+    losses: Vec<Tensor>,
+    norm: Tensor,
+}
+
+impl Stepper {
+    /// For updates of `n_micro_batches` micro-batches of `micro_batch_size` sequences.
+    ///
+    /// # Errors
+    /// If the device's memory does not suffice.
+    pub fn new(
+        device: Device,
+        n_micro_batches: usize,
+        micro_batch_size: usize,
+        context_length: usize,
+    ) -> Result<Self, Error> {
+        let shape = [micro_batch_size, context_length];
+        Ok(cuda::catch(|| {
+            let ids = || Tensor::zeros_on(device, &shape, DType::U32);
+            Stepper {
+                device,
+                batches: (0..n_micro_batches).map(|_| (ids(), ids())).collect(),
+                numbers: Tensor::zeros_on(device, &[tensor::ops::ADAMW_STEP_NUMBERS], DType::F32),
+                tokens_per_step: (n_micro_batches * micro_batch_size * context_length) as f32,
+                graph: None,
+                outputs: None,
+            }
+        })?)
+    }
+
+    /// Makes update number `step`, counted from 0: always of the same `state`.
+    ///
+    /// # Errors
+    /// If the loss or the gradient is not finite: then nothing was updated. If the device fails.
+    pub fn step(
+        &mut self,
+        state: &mut TrainState,
+        batches: &[Batch],
+        learning_rate: f64,
+        step: u64,
+    ) -> Result<StepResult, Error> {
+        cuda::catch(|| {
+            for ((inputs, targets), batch) in self.batches.iter_mut().zip(batches) {
+                inputs.write_u32s(&batch.inputs_bt);
+                targets.write_u32s(&batch.targets_bt);
+            }
+            self.numbers.write_f32s(&state.optimizer.step_numbers(learning_rate, step + 1));
+        })?;
+        let update = || update(state, &self.batches, &self.numbers, self.tokens_per_step);
+        match (self.device, &self.graph) {
+            (Device::Cuda(_), Some(graph)) => graph.replay()?,
+            // The first update compiles kernels and fetches memory, which a recording could not.
+            (Device::Cuda(ordinal), None) if self.outputs.is_some() => {
+                let (graph, outputs) = Graph::record(&cuda::context(ordinal)?, update)?;
+                graph.replay()?;
+                (self.graph, self.outputs) = (Some(graph), Some(outputs));
+            }
+            _ => self.outputs = Some(cuda::catch(update)?),
+        }
+        let outputs = self.outputs.as_ref().expect("an update was made");
+        let (loss, grad_norm) = cuda::catch(|| {
+            let losses = outputs.losses.iter().map(|loss| f64::from(loss.item()));
+            (losses.sum::<f64>(), f64::from(outputs.norm.item()))
+        })?;
+        match (loss.is_finite(), grad_norm.is_finite()) {
+            (true, true) => Ok(StepResult { loss, grad_norm }),
+            (true, false) => Err(Error::NonFiniteGradient { step, norm: grad_norm }),
+            (false, _) => Err(Error::NonFiniteLoss { step, loss }),
+        }
+    }
+}
+
+/// All work of one update. Nothing in it waits for the device, and all that changes from one update to the next is in
+/// `batches` and `numbers`.
+fn update(state: &mut TrainState, batches: &[(Tensor, Tensor)], numbers: &Tensor, tokens_per_step: f32) -> Outputs {
+    let mut gradients = Gradients::new();
+    let mut losses = Vec::with_capacity(batches.len());
+    for (inputs_bt, targets_bt) in batches {
+        // Each micro-batch contributes its share of the mean over the whole batch.
+        let loss = state.compute_model().loss(inputs_bt, targets_bt, tokens_per_step);
+        loss.backward_into(1.0, &mut gradients);
+        losses.push(loss.detached());
+    }
+    let TrainState { model, compute, optimizer } = state;
+    // Leaves weights and moments as they are if the norm is not finite.
+    let norm = optimizer.update(model, compute.as_mut(), &gradients, numbers);
+    Outputs { losses, norm }
+}
