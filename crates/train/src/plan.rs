@@ -6,7 +6,7 @@ use serde::Serialize;
 use tensor::Device;
 use tensor::cpu::gemm::Kernel;
 
-use crate::config::{Auto, Precision};
+use crate::config::{Auto, Precision, RunConfigError};
 use crate::{Error, RunConfig};
 
 /// Share of the available memory that an automatic micro-batch may fill.
@@ -147,7 +147,12 @@ pub fn choose(config: &RunConfig) -> Result<RunConfig, Error> {
     let device = device(config)?;
     let mut chosen = config.clone();
     chosen.training.device = device.to_string();
-    chosen.training.precision = Auto::Value(precision(config, device));
+    let precision = precision(config, device);
+    if device == Device::Cpu && precision == Precision::Bf16 {
+        let (key, value, expected) = ("training.precision", "bf16".to_owned(), "f32 on a CPU");
+        return Err(RunConfigError::Range { key, value, expected }.into());
+    }
+    chosen.training.precision = Auto::Value(precision);
     chosen.training.kernel = Auto::Value(config.training.kernel.value().unwrap_or(Kernel::fastest().into()));
     let batch_size = config.training.batch_size;
     let micro_batch_size = config.training.micro_batch_size.value().unwrap_or_else(|| {

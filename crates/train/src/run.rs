@@ -30,7 +30,6 @@ const CEILING_BUDGET: Duration = Duration::from_millis(200);
 pub struct Trainer {
     folder: RunFolder,
     config: RunConfig,
-    device: Device,
     state: TrainState,
     stepper: Stepper,
     loader: Loader,
@@ -113,7 +112,6 @@ impl Trainer {
         Ok(Trainer {
             folder: folder.clone(),
             config: config.clone(),
-            device,
             state,
             stepper,
             loader,

@@ -232,7 +232,11 @@ pub fn sources() -> Vec<(Source, &'static [Arch])> {
 
 /// The value, or the error on its way to [`catch`].
 pub(crate) fn or_unwind<T>(result: Result<T, Error>) -> T {
-    result.unwrap_or_else(|error| resume_unwind(Box::new(error)))
+    result.unwrap_or_else(|error| match cfg!(test) {
+        // Where nobody catches it, it must at least be read.
+        true => panic!("{error}"),
+        false => resume_unwind(Box::new(error)),
+    })
 }
 
 /// Runs `work` and returns a device's error that ended it. Other panics go on.

@@ -31,7 +31,10 @@ pub use adamw::{ADAMW_STEP_NUMBERS, AdamW, AdamWTensors, adamw, adamw_step_numbe
 pub use add::add;
 pub(crate) use add::add_into;
 pub use add_norm::{add_layer_norm, add_rms_norm};
-pub use attention::{AttentionOptions, Heads, attention, attention_with, cached_attention, cuda as attention_cuda};
+pub use attention::{
+    AttentionOptions, Heads, KeyValueCache, attention, attention_with, attention_with_cache, cached_attention,
+    cuda as attention_cuda,
+};
 pub use cast::cast;
 pub use cross_entropy::{IGNORED, cross_entropy, cross_entropy_in_place};
 pub use embedding::{embedding, embedding_with_positions};

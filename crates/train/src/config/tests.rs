@@ -99,7 +99,7 @@ fn values_out_of_range_are_refused_by_name() {
         ("data.validation.tail=1.5", "validation.tail = 1.5"),
         ("schedule.cosine.warmup_steps=11", "warmup_steps = 11"),
         ("training.keep_checkpoints=0", "keep_checkpoints"),
-        ("training.precision=bf16", "expected \"auto\" or \"f32\""),
+        ("training.precision=f16", "expected \"auto\", \"f32\" or \"bf16\""),
         ("training.kernel=foo", "expected \"auto\", \"avx512\", \"avx2\" or \"portable\""),
         ("training.micro_batch_size=x", "expected \"auto\" or a whole number"),
         ("data.train=[]", "data.train"),

@@ -29,7 +29,8 @@ __device__ __forceinline__ float gelu_tanh(float x) {
 
 __device__ __forceinline__ float gelu_tanh_derivative(float x) {
     x = bounded(x);
-    float e = __expf(-SQRT_8_OVER_PI * (x + CUBIC * x * x * x));
+    // Bounded, so that e * s is not infinity times 0.
+    float e = __expf(fminf(-SQRT_8_OVER_PI * (x + CUBIC * x * x * x), 80.f));
     float s = __fdividef(1.f, 1.f + e);
     return s + x * s * (e * s) * (SQRT_8_OVER_PI * (1.f + 3.f * CUBIC * x * x));
 }

@@ -7,7 +7,7 @@
 mod tests;
 
 use super::{add, layer_norm, rms_norm};
-use crate::{Device, Tensor};
+use crate::{DType, Device, Tensor};
 
 /// `sum = x + y` and [`rms_norm`](super::rms_norm()) of the sum, as rounded to its dtype.
 ///
@@ -15,7 +15,7 @@ use crate::{Device, Tensor};
 /// `x` and `y` of one shape `[..., d]`, `gain: [d]` → twice that shape.
 ///
 /// # Panics
-/// If the shapes differ or `gain` is not `[d]`.
+/// If the shapes or dtypes differ, or `gain` is not `[d]` of f32.
 #[track_caller]
 pub fn add_rms_norm(x: &Tensor, y: &Tensor, gain: &Tensor, eps: f32) -> (Tensor, Tensor) {
     check("add_rms_norm", x, y, &[("gain", Some(gain))]);
@@ -35,7 +35,7 @@ pub fn add_rms_norm(x: &Tensor, y: &Tensor, gain: &Tensor, eps: f32) -> (Tensor,
 /// `x` and `y` of one shape `[..., d]`, `gain: [d]`, `bias: [d]` → twice that shape.
 ///
 /// # Panics
-/// If the shapes differ, or `gain` or `bias` is not `[d]`.
+/// If the shapes or dtypes differ, or `gain` or `bias` is not `[d]` of f32.
 #[track_caller]
 pub fn add_layer_norm(x: &Tensor, y: &Tensor, gain: &Tensor, bias: Option<&Tensor>, eps: f32) -> (Tensor, Tensor) {
     check("add_layer_norm", x, y, &[("gain", Some(gain)), ("bias", bias)]);
@@ -61,7 +61,9 @@ fn check(operation: &str, x: &Tensor, y: &Tensor, parameters: &[(&str, Option<&T
     );
     let (_, d) = x.rows();
     for (name, tensor) in parameters {
-        let Some(shape) = tensor.map(Tensor::shape) else { continue };
+        let Some(tensor) = tensor else { continue };
+        let shape = tensor.shape();
         assert!(shape == [d], "{operation}: x is {:?}, so {name} must be [{d}], not {shape:?}", x.shape());
+        assert!(tensor.dtype() == DType::F32, "{operation}: {name} must be of f32, not of {}", tensor.dtype());
     }
 }

@@ -227,6 +227,10 @@ __device__ void differentiate(BackwardShared& shared, const TensorMap& dqkv_map,
                 wgmma<1, 1>(dq, further(ds_by_columns, i * 16 * 128), further(k_by_columns, i * 16 * 128), i != 0);
             wgmma_commit();
         };
+        auto put_ds = [&](int buffer) {
+            store_tiles(shared_address(shared.ds[buffer]) + my_rows, K_TILE_BYTES, ds);
+            fence_shared_for_engines();
+        };
         auto hand_over_dq = [&]() {
             mbarrier_wait(slot_barrier(shared.dq_empty, dq_ring.slot), dq_ring.phase ^ 1);
             float4* to = reinterpret_cast<float4*>(shared.dq[dq_ring.slot]) + warpgroup * (DQ_FLOATS / 8) + thread;
@@ -316,10 +320,7 @@ __device__ void differentiate(BackwardShared& shared, const TensorMap& dqkv_map,
                 if (thread == 0) copy_wait_read();
                 named_barrier_sync(own, 128);
             }
-            if (!DELAYED) {
-                store_tiles(shared_address(shared.ds[written]) + my_rows, K_TILE_BYTES, ds);
-                fence_shared_for_engines();
-            }
+            if (!DELAYED) put_ds(written);
             wgmma_wait<0>();
             pin(dv);
             pin(probabilities);
@@ -345,10 +346,7 @@ __device__ void differentiate(BackwardShared& shared, const TensorMap& dqkv_map,
             issue_scores(q_ring.slot);
             wgmma_commit();
 
-            if (DELAYED) {
-                store_tiles(shared_address(shared.ds[written]) + my_rows, K_TILE_BYTES, ds);
-                fence_shared_for_engines();
-            }
+            if (DELAYED) put_ds(written);
             wgmma_wait<2>();
             pin(dq);
             // Also that this warpgroup no longer reads the other buffer.

@@ -1,7 +1,106 @@
 //! Attention to keys and values that were computed before: prefill and decoding.
 
-use super::{Heads, cpu};
-use crate::{DType, Tensor};
+use super::{Heads, cpu, cuda};
+use crate::{DType, Device, Tensor};
+
+/// The keys and values of one layer for one sequence, wherever its activations are.
+#[derive(Debug, Default)]
+pub struct KeyValueCache {
+    rows: Rows,
+}
+
+/// Rows of `[g·e]`, one per position.
+#[derive(Debug, Default)]
+enum Rows {
+    #[default]
+    None,
+    Host {
+        keys: Vec<f32>,
+        values: Vec<f32>,
+    },
+    /// Tensors of `[capacity, g·e]`, of which the first `n` rows are in use.
+    Device {
+        keys: Tensor,
+        values: Tensor,
+        n: usize,
+    },
+}
+
+impl Clone for KeyValueCache {
+    /// Copies the elements: either cache may grow on its own.
+    fn clone(&self) -> Self {
+        let rows = match &self.rows {
+            Rows::None => Rows::None,
+            Rows::Host { keys, values } => Rows::Host { keys: keys.clone(), values: values.clone() },
+            Rows::Device { keys, values, n } => {
+                let [keys, values] = [keys, values].map(|x| x.copied_to(x.device()));
+                Rows::Device { keys, values, n: *n }
+            }
+        };
+        Self { rows }
+    }
+}
+
+/// [`cached_attention`] on any device. The dtype of the cache is that of the first `qkv_btc`.
+///
+/// # Shapes
+/// `qkv_btc: [1, t, (h + 2g)·e]`, already rotated → `[1, t, h·e]`.
+///
+/// # Panics
+/// If the shapes do not fit, `qkv_btc` is tracked, or it is not on the device or of the dtype of those before it.
+#[track_caller]
+pub fn attention_with_cache(qkv_btc: &Tensor, heads: &Heads, scale: f32, cache: &mut KeyValueCache) -> Tensor {
+    if qkv_btc.device() == Device::Cpu {
+        if matches!(cache.rows, Rows::None) {
+            cache.rows = Rows::Host { keys: Vec::new(), values: Vec::new() };
+        }
+        let Rows::Host { keys, values } = &mut cache.rows else {
+            panic!("attention_with_cache: the cache is on a GPU, but qkv on the CPU");
+        };
+        return cached_attention(qkv_btc, heads, scale, keys, values);
+    }
+
+    let t = check_one_sequence(qkv_btc, heads);
+    if t == 0 {
+        return Tensor::unspecified_on(qkv_btc.device(), &[1, 0, heads.q_width()], qkv_btc.dtype());
+    }
+    let past = match &cache.rows {
+        Rows::None => 0,
+        Rows::Device { n, .. } => *n,
+        Rows::Host { .. } => panic!("attention_with_cache: the cache is on the CPU, but qkv on {}", qkv_btc.device()),
+    };
+    reserve(&mut cache.rows, past + t, qkv_btc, heads);
+    let Rows::Device { keys, values, n } = &mut cache.rows else { unreachable!("reserved above") };
+    cuda::cached::append([&mut *keys, &mut *values], past, qkv_btc, heads);
+    *n = past + t;
+    cuda::cached::attend(qkv_btc, heads, scale, &cuda::cached::Rows { keys, values, n: *n })
+}
+
+/// Makes room for `n` rows on the GPU of `qkv`; grows by doubling.
+fn reserve(rows: &mut Rows, n: usize, qkv: &Tensor, heads: &Heads) {
+    let capacity = if let Rows::Device { keys, .. } = rows { keys.rows().0 } else { 0 };
+    if n <= capacity {
+        return;
+    }
+    let shape = [n.next_multiple_of(256).max(2 * capacity), heads.kv_width()];
+    let [mut keys, mut values] = [0, 1].map(|_| Tensor::unspecified_on(qkv.device(), &shape, qkv.dtype()));
+    let mut used = 0;
+    if let Rows::Device { keys: old_keys, values: old_values, n } = &*rows {
+        used = *n;
+        let old = cuda::cached::Rows { keys: old_keys, values: old_values, n: used };
+        cuda::cached::move_to([&mut keys, &mut values], &old, heads);
+    }
+    *rows = Rows::Device { keys, values, n: used };
+}
+
+/// The positions of a fused projection that can go through a cache.
+#[track_caller]
+fn check_one_sequence(qkv: &Tensor, heads: &Heads) -> usize {
+    let (b, t) = heads.check("cached_attention", qkv);
+    assert!(b == 1, "cached_attention: a cache holds one sequence, but qkv is {:?}", qkv.shape());
+    assert!(!qkv.is_tracked(), "cached_attention: no gradient flows through a cache, but qkv is tracked");
+    t
+}
 
 /// Appends the keys and values of new positions to a layer's cache, and attends from the new positions to everything
 /// in it, causally. Equal to the last rows of [`attention`](super::attention) over the whole sequence.
@@ -20,10 +119,12 @@ pub fn cached_attention(
     keys: &mut Vec<f32>,
     values: &mut Vec<f32>,
 ) -> Tensor {
-    let (b, t) = heads.check("cached_attention", qkv_btc);
-    let kv_width = heads.kv_width();
-    assert!(b == 1, "cached_attention: a cache holds one sequence, but qkv is {:?}", qkv_btc.shape());
-    assert!(!qkv_btc.is_tracked(), "cached_attention: no gradient flows through a cache, but qkv is tracked");
+    let (t, kv_width) = (check_one_sequence(qkv_btc, heads), heads.kv_width());
+    assert!(
+        qkv_btc.device() == Device::Cpu,
+        "cached_attention: vectors hold a cache on the CPU only, but qkv is on {}\nhint: attention_with_cache",
+        qkv_btc.device()
+    );
     assert!(
         keys.len() == values.len() && keys.len().is_multiple_of(kv_width),
         "cached_attention: the cache must hold as many keys as values in rows of {kv_width}, not {} and {} elements",

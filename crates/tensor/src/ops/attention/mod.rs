@@ -19,7 +19,7 @@ mod tests;
 use crate::tensor::OnTape;
 use crate::{DType, Device, Tensor, ops};
 
-pub use cached::cached_attention;
+pub use cached::{KeyValueCache, attention_with_cache, cached_attention};
 pub use heads::Heads;
 pub use options::AttentionOptions;
 use options::Rule;
@@ -47,7 +47,7 @@ pub fn attention(qkv_btc: &Tensor, heads: &Heads, scale: f32) -> Tensor {
 /// As [`attention`].
 ///
 /// # Panics
-/// If the width is not that of `heads`, or an option does not fit it.
+/// If the width is not that of `heads`, an option does not fit it, or heads have more than 256 elements on a GPU.
 #[track_caller]
 pub fn attention_with(qkv_btc: &Tensor, heads: &Heads, options: &AttentionOptions<'_>) -> Tensor {
     let (b, t) = heads.check("attention", qkv_btc);

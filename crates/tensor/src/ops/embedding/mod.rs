@@ -6,7 +6,7 @@ pub(in crate::ops) mod cuda;
 #[cfg(test)]
 mod tests;
 
-use crate::{Device, Tensor};
+use crate::{DType, Device, Tensor};
 
 // Dims: v vocabulary · d width of a row · c context length
 
@@ -23,6 +23,7 @@ use crate::{Device, Tensor};
 #[track_caller]
 pub fn embedding(ids: &Tensor, table_vd: &Tensor) -> Tensor {
     let (v, d) = size(table_vd);
+    assert!(ids.dtype() == DType::U32, "embedding: ids must be of u32, not of {}", ids.dtype());
     let shape: Vec<usize> = ids.shape().iter().copied().chain([d]).collect();
     let mut y = Tensor::unspecified_on(table_vd.device(), &shape, table_vd.dtype());
     match table_vd.device() {
@@ -66,6 +67,7 @@ pub fn embedding_with_positions(ids_bt: &Tensor, table_vd: &Tensor, positions_cd
         "embedding_with_positions: {positions_cd:?} has no positions {start}..{} of the width and dtype of {table_vd:?}",
         start + t
     );
+    assert!(ids_bt.dtype() == DType::U32, "embedding: ids must be of u32, not of {}", ids_bt.dtype());
     if table_vd.device() == Device::Cpu {
         let positions = (0..b).flat_map(|_| start as u32..(start + t) as u32).collect();
         let of_positions = embedding(&Tensor::from_u32(&[b, t], positions), positions_cd);

@@ -17,13 +17,15 @@ use crate::{DType, Device, Tensor};
 /// `x: [..., d]`, `gain: [d]`, `bias: [d]` → `[..., d]`.
 ///
 /// # Panics
-/// If `gain` or `bias` is not `[d]`.
+/// If `gain` or `bias` is not `[d]` of f32.
 #[track_caller]
 pub fn layer_norm(x: &Tensor, gain: &Tensor, bias: Option<&Tensor>, eps: f32) -> Tensor {
     let (n, d) = x.rows();
     for (name, tensor) in [("gain", Some(gain)), ("bias", bias)] {
-        let Some(shape) = tensor.map(Tensor::shape) else { continue };
+        let Some(tensor) = tensor else { continue };
+        let shape = tensor.shape();
         assert!(shape == [d], "layer_norm: x is {:?}, so {name} must be [{d}], not {shape:?}", x.shape());
+        assert!(tensor.dtype() == DType::F32, "layer_norm: {name} must be of f32, not of {}", tensor.dtype());
     }
 
     let [mut mean, mut inv_std] = [(); 2].map(|()| Tensor::unspecified_on(x.device(), &[n], DType::F32));

@@ -3,7 +3,7 @@ use rayon::ThreadPoolBuilder;
 use super::cpu::reference;
 use super::*;
 use crate::ops::{add, weighted_sum};
-use crate::testing::{Golden, Tolerance, assert_close, cases, check_gradients, placed, random, rounded};
+use crate::testing::{Golden, Tolerance, assert_close, cases, check_gradients, devices, placed, random, rounded};
 
 /// `y`, `dx`, `dgain`, `dbias`.
 fn all(x: &Tensor, gain: &Tensor, bias: &Tensor, dy: &Tensor, eps: f32) -> [Tensor; 4] {
@@ -17,9 +17,11 @@ fn all(x: &Tensor, gain: &Tensor, bias: &Tensor, dy: &Tensor, eps: f32) -> [Tens
 #[test]
 fn it_equals_pytorch() {
     let golden = Golden::load(concat!(env!("CARGO_MANIFEST_DIR"), "/golden"), "layer_norm");
-    let [x, gain, bias, dy] = ["x", "gain", "bias", "dy"].map(|name| golden.get(name));
-    for (found, name) in all(&x, &gain, &bias, &dy, 1e-5).iter().zip(["y", "dx", "dgain", "dbias"]) {
-        assert_close(found, &golden.get(name), Tolerance::of(DType::F32));
+    for device in devices() {
+        let [x, gain, bias, dy] = ["x", "gain", "bias", "dy"].map(|name| golden.get(name).to(device));
+        for (found, name) in all(&x, &gain, &bias, &dy, 1e-5).iter().zip(["y", "dx", "dgain", "dbias"]) {
+            assert_close(found, &golden.get(name), Tolerance::of(DType::F32));
+        }
     }
 }
 

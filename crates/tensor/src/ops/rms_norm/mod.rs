@@ -17,11 +17,13 @@ use crate::{DType, Device, Tensor};
 /// `x: [..., d]`, `gain: [d]` → `[..., d]`.
 ///
 /// # Panics
-/// If `gain` is not `[d]`.
+/// If `gain` is not `[d]` of f32.
 #[track_caller]
 pub fn rms_norm(x: &Tensor, gain: &Tensor, eps: f32) -> Tensor {
     let (n, d) = x.rows();
     assert!(gain.shape() == [d], "rms_norm: x is {:?}, so gain must be [{d}], not {:?}", x.shape(), gain.shape());
+
+    assert!(gain.dtype() == DType::F32, "rms_norm: gain must be of f32, not of {}", gain.dtype());
 
     let mut y = Tensor::unspecified_on(x.device(), x.shape(), x.dtype());
     let mut inv_rms = Tensor::unspecified_on(x.device(), &[n], DType::F32);

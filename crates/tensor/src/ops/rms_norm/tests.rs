@@ -3,7 +3,7 @@ use rayon::ThreadPoolBuilder;
 use super::cpu::reference;
 use super::*;
 use crate::ops::{add, weighted_sum};
-use crate::testing::{Golden, Tolerance, assert_close, cases, check_gradients, placed, random, rounded};
+use crate::testing::{Golden, Tolerance, assert_close, cases, check_gradients, devices, placed, random, rounded};
 
 /// `y`, `dx`, `dgain`.
 fn all(x: &Tensor, gain: &Tensor, dy: &Tensor, eps: f32) -> [Tensor; 3] {
@@ -16,9 +16,11 @@ fn all(x: &Tensor, gain: &Tensor, dy: &Tensor, eps: f32) -> [Tensor; 3] {
 #[test]
 fn it_equals_pytorch() {
     let golden = Golden::load(concat!(env!("CARGO_MANIFEST_DIR"), "/golden"), "rms_norm");
-    let found = all(&golden.get("x"), &golden.get("gain"), &golden.get("dy"), 1e-5);
-    for (found, name) in found.iter().zip(["y", "dx", "dgain"]) {
-        assert_close(found, &golden.get(name), Tolerance::of(DType::F32));
+    for device in devices() {
+        let [x, gain, dy] = ["x", "gain", "dy"].map(|name| golden.get(name).to(device));
+        for (found, name) in all(&x, &gain, &dy, 1e-5).iter().zip(["y", "dx", "dgain"]) {
+            assert_close(found, &golden.get(name), Tolerance::of(DType::F32));
+        }
     }
 }
 

@@ -2,7 +2,9 @@ use rayon::ThreadPoolBuilder;
 
 use super::*;
 use crate::ops::weighted_sum;
-use crate::testing::{Golden, Tolerance, assert_close, cases, check_gradients, fetched, placed, random, rounded};
+use crate::testing::{
+    Golden, Tolerance, assert_close, cases, check_gradients, devices, fetched, placed, random, rounded,
+};
 
 const LAYOUTS: [RopeLayout; 2] = [RopeLayout::HalfSplit, RopeLayout::Interleaved];
 
@@ -36,12 +38,14 @@ fn it_equals_pytorch() {
     let golden = Golden::load(concat!(env!("CARGO_MANIFEST_DIR"), "/golden"), "rope");
     for (name, layout) in ["half_split", "interleaved"].into_iter().zip(LAYOUTS) {
         let get = |part: &str| golden.get(&format!("{name}.{part}"));
-        let table = RopeTable::new(8, 12, 10_000.0, layout);
-        let qkv = get("qkv").tracked();
-        let y = rope(&qkv, &heads(4, 2, 8), &table, 5);
-        assert_close(&y, &get("y"), Tolerance::of(DType::F32));
-        let gradients = weighted_sum(&y, &get("dy")).backward();
-        assert_close(gradients.get(&qkv).unwrap(), &get("dqkv"), Tolerance::of(DType::F32));
+        for device in devices() {
+            let table = RopeTable::new(8, 12, 10_000.0, layout).to(device);
+            let qkv = get("qkv").to(device).tracked();
+            let y = rope(&qkv, &heads(4, 2, 8), &table, 5);
+            assert_close(&y, &get("y"), Tolerance::of(DType::F32));
+            let gradients = weighted_sum(&y, &get("dy")).backward();
+            assert_close(gradients.get(&qkv).unwrap(), &get("dqkv"), Tolerance::of(DType::F32));
+        }
     }
 }
 

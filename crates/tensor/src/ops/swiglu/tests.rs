@@ -3,7 +3,7 @@ use rayon::ThreadPoolBuilder;
 use super::*;
 use crate::DType;
 use crate::ops::weighted_sum;
-use crate::testing::{Golden, Tolerance, assert_close, cases, check_gradients, placed, random, rounded};
+use crate::testing::{Golden, Tolerance, assert_close, cases, check_gradients, devices, placed, random, rounded};
 
 /// `y` and `dgate_up`.
 fn both(gate_up: &Tensor, dy: &Tensor) -> [Tensor; 2] {
@@ -16,9 +16,11 @@ fn both(gate_up: &Tensor, dy: &Tensor) -> [Tensor; 2] {
 #[test]
 fn it_equals_pytorch() {
     let golden = Golden::load(concat!(env!("CARGO_MANIFEST_DIR"), "/golden"), "swiglu");
-    let [y, dgate_up] = both(&golden.get("gate_up"), &golden.get("dy"));
-    assert_close(&y, &golden.get("y"), Tolerance::of(DType::F32));
-    assert_close(&dgate_up, &golden.get("dgate_up"), Tolerance::of(DType::F32));
+    for device in devices() {
+        let [y, dgate_up] = both(&golden.get("gate_up").to(device), &golden.get("dy").to(device));
+        assert_close(&y, &golden.get("y"), Tolerance::of(DType::F32));
+        assert_close(&dgate_up, &golden.get("dgate_up"), Tolerance::of(DType::F32));
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@
 mod forward;
 mod backward;
 mod portable;
+pub(super) mod cached;
 mod reference;
 #[cfg(test)]
 mod tests;
@@ -69,7 +70,7 @@ impl Problem {
 
 /// Every kernel of this operation, with the architectures for which it must compile.
 pub(crate) fn sources() -> Vec<(Source, &'static [Arch])> {
-    let mut sources = portable::sources();
+    let mut sources = [portable::sources(), cached::sources()].concat();
     for head_dim in [64, 128] {
         sources.push((reference_source(head_dim), Arch::PORTABLE));
         for causal in [false, true] {

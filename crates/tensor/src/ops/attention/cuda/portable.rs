@@ -3,14 +3,18 @@
 
 use std::sync::Arc;
 
+use super::cached::Rows;
 use super::{Problem, Saved, definitions, pointer_to};
 use crate::cuda::{Arch, Context, ELEMENT, Source, or_unwind};
+use crate::ops::Heads;
 use crate::ops::attention::options::Rule;
 use crate::ops::row_kernel::cuda_type;
 use crate::{DType, Tensor};
 
 const OPTIONS: (&str, &str) = ("attention_options.cuh", include_str!("../attention_options.cuh"));
-const FMA: (&str, &str) = ("attention_fma.cu", include_str!("../attention_fma.cu"));
+const FMA: (&str, &str) = ("attention_fma.cuh", include_str!("../attention_fma.cuh"));
+const FMA_FORWARD: (&str, &str) = ("attention_fma_forward.cu", include_str!("../attention_fma_forward.cu"));
+const FMA_BACKWARD: (&str, &str) = ("attention_fma_backward.cu", include_str!("../attention_fma_backward.cu"));
 const MMA: (&str, &str) = ("attention_mma.cuh", include_str!("../attention_mma.cuh"));
 const MMA_FORWARD: (&str, &str) = ("attention_mma_forward.cu", include_str!("../attention_mma_forward.cu"));
 const MMA_BACKWARD: (&str, &str) = ("attention_mma_backward.cu", include_str!("../attention_mma_backward.cu"));
@@ -78,7 +82,7 @@ impl Variant {
         let e = self.head_dim;
         if !self.uses_matrix_units() {
             let (depth, breadth) = if e <= 128 { (4, 2) } else { (2, 1) };
-            return self.fma(depth, breadth, 1);
+            return self.fma("attention_fma_forward", &[ELEMENT, OPTIONS, FMA, FMA_FORWARD], [depth, breadth], 1);
         }
         let (warps, block, stages) = match e {
             ..=96 => (4, 64, 2),
@@ -103,7 +107,7 @@ impl Variant {
         let e = self.head_dim;
         if !self.uses_matrix_units() {
             let (depth, breadth) = if e <= 128 { (2, 2) } else { (1, 1) };
-            return self.fma(depth, breadth, 2);
+            return self.fma("attention_fma_backward", &[ELEMENT, OPTIONS, FMA, FMA_BACKWARD], [depth, breadth], 2);
         }
         let (warps, block, stages, parts) = match e {
             ..=64 => (4, 64, 2, 1),
@@ -127,16 +131,18 @@ impl Variant {
     }
 
     /// With multiply-adds; `own` tiles of the block's own rows are in shared memory.
-    fn fma(&self, depth: usize, breadth: usize, own: usize) -> Pass {
+    fn fma(
+        &self,
+        name: &'static str,
+        parts: &'static [(&'static str, &'static str)],
+        [depth, breadth]: [usize; 2],
+        own: usize,
+    ) -> Pass {
         let (rows, block) = (16 * depth, 16 * breadth);
         // An odd number of vectors of four.
         let stride = 4 * (self.head_dim.div_ceil(4) | 1);
         Pass {
-            source: Source {
-                name: "attention_fma",
-                parts: &[ELEMENT, OPTIONS, FMA],
-                options: self.options(&[("DEPTH", depth), ("BREADTH", breadth)]),
-            },
+            source: Source { name, parts, options: self.options(&[("DEPTH", depth), ("BREADTH", breadth)]) },
             rows,
             threads: 256,
             shared_bytes: 4 * ((own * rows + 2 * block) * stride + rows * (block + 1)),
@@ -257,6 +263,28 @@ pub(super) fn forward(problem: &Problem, rule: &Rule, qkv: &Tensor, y: &mut Tens
     };
     let blocks = problem.t.div_ceil(pass.rows) * problem.heads.n_heads * problem.b;
     // SAFETY: qkv, y and log_sum_exp have the shapes of the problem; rows from t on are neither read nor written.
+    unsafe { run(qkv.cuda(), &pass, &format!("{}_forward", variant.family()), blocks, &parameters) };
+}
+
+/// Writes `y: [1, t, h·e]`: attention of the queries of `qkv`, the last of the cached positions, to those.
+pub(super) fn forward_cached(heads: &Heads, scale: f32, qkv: &Tensor, rows: &Rows<'_>, y: &mut Tensor) {
+    let problem = Problem { b: 1, t: qkv.rows().0, heads: *heads, causal: true, scale };
+    let rule = Rule::of(&problem);
+    let log_sum_exp = Tensor::unspecified_on(qkv.device(), &[heads.n_heads, problem.t], DType::F32);
+    let parameters = Parameters {
+        k: rows.keys.device_pointer(),
+        v: rows.values.device_pointer(),
+        kv_stride: heads.kv_width() as i32,
+        n_keys: rows.n as i32,
+        past: (rows.n - problem.t) as i32,
+        y: y.device_pointer(),
+        log_sum_exp: log_sum_exp.device_pointer(),
+        ..Parameters::of_fused(&problem, &rule, qkv)
+    };
+    let variant = Variant::of(qkv.dtype(), heads.head_dim, &rule);
+    let pass = variant.forward();
+    let blocks = problem.t.div_ceil(pass.rows) * heads.n_heads;
+    // SAFETY: qkv and y have t rows, keys and values n; rows behind those are neither read nor written.
     unsafe { run(qkv.cuda(), &pass, &format!("{}_forward", variant.family()), blocks, &parameters) };
 }
 
