@@ -55,7 +55,7 @@ for step, expected in enumerate(run["losses"]):
     for group in optimizer.param_groups:
         group["lr"] = run["learning_rate"] * min((step + 1) / run["warmup"], 1)
     with torch.autocast("cuda", dtype=torch.bfloat16):
-        loss = model(ids[step, :, :-1], ids[step, :, 1:])
+        loss = model(ids[step, :, :-1].contiguous(), ids[step, :, 1:].contiguous())
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()

@@ -18,7 +18,9 @@ use clap::Parser;
 fn main() -> ExitCode {
     let arguments = commands::Arguments::parse();
     cuda_paths::configure();
-    match arguments.command.run() {
+    // A device that fails within an operation ends up here, if nobody has caught it before.
+    let outcome = tensor::cuda::catch(|| arguments.command.run()).unwrap_or_else(|error| Err(error.into()));
+    match outcome {
         Ok(code) => code,
         Err(error) if ui::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {

@@ -3,11 +3,21 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Error, Result, anyhow, bail};
+use clap::Args;
 use nn::{Transformer, hugging_face};
+use tensor::{DType, Device, cuda};
 use tokenizer::Tokenizer;
 use train::{RunConfig, RunFolder, checkpoint};
 
 use crate::ui;
+
+/// Where a model is computed with.
+#[derive(Args)]
+pub(crate) struct DeviceOption {
+    /// Where to compute: cpu (in f32), cuda:N (in bf16), or auto for a GPU if there is one
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: String,
+}
 
 /// A model that can read and write text.
 pub(crate) struct LoadedModel {
@@ -24,7 +34,18 @@ pub(crate) struct LoadedModel {
 impl LoadedModel {
     /// Reads the model of a finished run, the newest checkpoint of an unfinished one, or a folder with `config.json`,
     /// `model.safetensors` and a tokenizer.
-    pub(crate) fn load(path: &Path) -> Result<Self> {
+    ///
+    /// The model is put on `device`; on a GPU it is computed with in bf16.
+    pub(crate) fn load(path: &Path, device: &DeviceOption) -> Result<Self> {
+        let device = Device::from_name(&device.device)?;
+        let mut loaded = Self::load_to_host(path)?;
+        if device != Device::Cpu {
+            loaded.model = cuda::catch(|| loaded.model.to(device).compute_copy(DType::Bf16))?;
+        }
+        Ok(loaded)
+    }
+
+    fn load_to_host(path: &Path) -> Result<Self> {
         if path.is_file() {
             bail!(
                 "{} is a file, expected a folder\n\

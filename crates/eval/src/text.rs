@@ -54,6 +54,7 @@ pub fn evaluate(
     while start < n_windows {
         let batch = start..(start + batch_size.max(1)).min(n_windows);
         let (inputs_bt, targets_bt) = windows.batch(batch.clone());
+        let [inputs_bt, targets_bt] = [inputs_bt, targets_bt].map(|ids| ids.to(model.device()));
         nats += f64::from(model.loss(&inputs_bt, &targets_bt, 1.0).item());
         start = batch.end;
         progress(start as u64, n_windows as u64);

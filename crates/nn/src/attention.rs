@@ -2,10 +2,9 @@
 //! <https://arxiv.org/abs/2305.13245>).
 
 use tensor::Tensor;
-use tensor::ops::{self, Heads, RopeTable};
+use tensor::ops::{self, Heads, KeyValueCache, RopeTable};
 
 use crate::Linear;
-use crate::kv_cache::LayerCache;
 
 /// The projections of one attention layer.
 #[derive(Clone, Debug)]
@@ -24,7 +23,7 @@ pub(crate) struct AttentionContext<'a> {
     /// The position of the first row.
     pub(crate) start: usize,
     /// What was computed for earlier positions, if anything can have been.
-    pub(crate) cache: Option<&'a mut LayerCache>,
+    pub(crate) cache: Option<&'a mut KeyValueCache>,
 }
 
 impl Attention {
@@ -38,7 +37,7 @@ impl Attention {
             None => qkv,
         };
         let y = match cache {
-            Some(cache) => ops::cached_attention(&qkv, &heads, scale, &mut cache.keys, &mut cache.values),
+            Some(cache) => ops::attention_with_cache(&qkv, &heads, scale, cache),
             None => ops::attention(&qkv, &heads, scale),
         };
         self.output.forward(&y)

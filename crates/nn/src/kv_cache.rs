@@ -1,25 +1,20 @@
 //! Keys and values of earlier positions, so that a new token costs one position's work.
 
+use tensor::ops::KeyValueCache;
+
 use crate::ModelConfig;
 
-/// The cache of one sequence.
+/// The cache of one sequence, on the device of the model.
 #[derive(Clone, Debug)]
 pub struct KvCache {
-    pub(crate) layers: Vec<LayerCache>,
+    pub(crate) layers: Vec<KeyValueCache>,
     pub(crate) n_positions: usize,
-}
-
-/// Rows of `[g·e]`, one per position.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct LayerCache {
-    pub(crate) keys: Vec<f32>,
-    pub(crate) values: Vec<f32>,
 }
 
 impl KvCache {
     /// An empty cache for one sequence of a model.
     pub fn new(config: &ModelConfig) -> Self {
-        KvCache { layers: vec![LayerCache::default(); config.n_layers], n_positions: 0 }
+        KvCache { layers: vec![KeyValueCache::default(); config.n_layers], n_positions: 0 }
     }
 
     /// Positions seen so far.

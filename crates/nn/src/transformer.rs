@@ -106,10 +106,11 @@ impl Transformer {
     #[track_caller]
     pub fn next_logits(&self, ids: &[u32], cache: &mut KvCache) -> Vec<f32> {
         assert!(!ids.is_empty(), "next_logits: at least one id is needed");
-        let x_btd = self.forward(&Tensor::from_u32(&[1, ids.len()], ids.to_vec()), Some(cache));
-        let d = self.config.d_model;
-        let last = Tensor::from_f32(&[1, d], x_btd.f32s()[(ids.len() - 1) * d..].to_vec());
-        ops::linear(&last, self.head_weight(), None).f32s().to_vec()
+        let device = self.device();
+        let ids_bt = Tensor::from_u32(&[1, ids.len()], ids.to_vec()).to(device);
+        let x_btd = self.forward(&ids_bt, Some(cache));
+        let logits = ops::linear(&last_row(&x_btd), self.head_weight(), None);
+        ops::cast(&logits.to(Device::Cpu), DType::F32).f32s().to_vec()
     }
 
     /// Cross-entropy in nats summed over all counted targets, divided by `divisor`. The logits are never held whole.
@@ -208,4 +209,12 @@ impl Transformer {
             .iter()
             .all(|(_, x)| x.dtype() == DType::F32 && x.to(Device::Cpu).f32s().iter().all(|x| x.is_finite()))
     }
+}
+
+/// The last row of `[1, t, d]`, as `[1, d]`. Through the host, which of several rows is the cheapest way that there is.
+fn last_row(x_btd: &Tensor) -> Tensor {
+    let (t, d) = x_btd.rows();
+    let host = ops::cast(&x_btd.detached().to(Device::Cpu), DType::F32);
+    let last = Tensor::from_f32(&[1, d], host.f32s()[(t - 1) * d..].to_vec());
+    ops::cast(&last, x_btd.dtype()).to(x_btd.device())
 }

@@ -11,7 +11,7 @@ use tokenizer::Tokenizer;
 
 use super::generate::{finish_name, stream};
 use super::sampling::SamplingOptions;
-use crate::model_folder::LoadedModel;
+use crate::model_folder::{DeviceOption, LoadedModel};
 use crate::ui;
 
 const EXAMPLES: &str = "\
@@ -31,6 +31,8 @@ pub(crate) struct Chat {
     run: PathBuf,
     #[command(flatten)]
     sampling: SamplingOptions,
+    #[command(flatten)]
+    device: DeviceOption,
     /// Print the whole conversation as one JSON object at its end instead
     #[arg(long)]
     json: bool,
@@ -71,7 +73,7 @@ fn separator(tokenizer: &Tokenizer) -> &'static str {
 
 impl Chat {
     pub(super) fn run(self) -> Result<()> {
-        let loaded = LoadedModel::load(&self.run)?;
+        let loaded = LoadedModel::load(&self.run, &self.device)?;
         let mut config = self.sampling.config();
         config.sampling.validate()?;
         let mut session = Session::new(&loaded.model, &loaded.tokenizer)?;

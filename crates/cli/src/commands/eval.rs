@@ -7,7 +7,7 @@ use clap::Args;
 use data::document::{ReadOptions, read_documents, total_bytes};
 use serde::Serialize;
 
-use crate::model_folder::LoadedModel;
+use crate::model_folder::{DeviceOption, LoadedModel};
 use crate::ui::progress::Unit;
 use crate::ui::units::grouped;
 use crate::ui::{self, Bar};
@@ -33,6 +33,8 @@ pub(crate) struct Eval {
     /// Accept text that is not UTF-8
     #[arg(long)]
     raw_bytes: bool,
+    #[command(flatten)]
+    device: DeviceOption,
     /// Print one JSON object instead
     #[arg(long)]
     json: bool,
@@ -54,7 +56,7 @@ impl Eval {
         let paths = [self.text.clone()];
         let options = ReadOptions { raw_bytes: self.raw_bytes, ..ReadOptions::default() };
         let documents = read_documents(&paths, options)?;
-        let loaded = LoadedModel::load(&self.run)?;
+        let loaded = LoadedModel::load(&self.run, &self.device)?;
         let output = evaluate(&loaded, documents, total_bytes(&paths)?)?;
         ui::print_result(self.json, &output, &|| {
             ui::pairs(&[

@@ -9,7 +9,7 @@ use eval::generate::{Finish, Generated, Session};
 use serde::Serialize;
 
 use super::sampling::SamplingOptions;
-use crate::model_folder::LoadedModel;
+use crate::model_folder::{DeviceOption, LoadedModel};
 use crate::ui;
 
 const EXAMPLES: &str = "\
@@ -32,6 +32,8 @@ pub(crate) struct Generate {
     prompt: String,
     #[command(flatten)]
     sampling: SamplingOptions,
+    #[command(flatten)]
+    device: DeviceOption,
     /// Print one JSON object instead
     #[arg(long)]
     json: bool,
@@ -49,7 +51,7 @@ struct Output<'a> {
 
 impl Generate {
     pub(super) fn run(self) -> Result<()> {
-        let loaded = LoadedModel::load(&self.run)?;
+        let loaded = LoadedModel::load(&self.run, &self.device)?;
         let config = self.sampling.config();
         config.sampling.validate()?;
         let mut session = Session::new(&loaded.model, &loaded.tokenizer)?;
