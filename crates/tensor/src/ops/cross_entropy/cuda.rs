@@ -26,31 +26,59 @@ struct Shape {
     threads: usize,
     /// Blocks of a multiprocessor.
     blocks: usize,
-    /// Rows in shared memory: the one that is worked on, and those that are on their way.
+    /// Blocks that share a row, each with its part.
+    cluster: usize,
+    /// Parts in shared memory: the one that is worked on, and those that are on their way.
     stages: usize,
-    /// Vectors of a row that are in shared memory.
+    /// Vectors of a part that are in shared memory.
     resident: usize,
 }
 
-/// Threads of a multiprocessor, with 64 registers each.
+/// Threads of a multiprocessor, with 64 registers each, unless a cut has more.
 const THREADS: usize = 1024;
 const MAX_STAGES: usize = 4;
 
+/// Threads of a block, blocks of a multiprocessor, blocks of a cluster, whether parts stay in shared memory: ways to cut
+/// wide rows on devices with clusters, to be chosen from by measurement.
+const CUTS: [(usize, usize, usize, bool); 9] = [
+    (1024, 1, 1, true),
+    (512, 2, 1, true),
+    (512, 2, 2, true),
+    (256, 4, 4, true),
+    (256, 4, 2, true),
+    (128, 8, 8, true),
+    (256, 6, 4, true),
+    (512, 3, 2, true),
+    (256, 4, 4, false),
+];
+
+/// How many ways there are.
+pub const N_CUTS: usize = CUTS.len();
+
+/// Which of `CUTS` is taken.
+pub static CUT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(3);
+
 impl Shape {
-    /// For a device with `shared_bytes` of shared memory in each multiprocessor.
-    fn of(dtype: DType, v: usize, stride: usize, shared_bytes: usize) -> Self {
+    /// For a device of that architecture.
+    fn of(dtype: DType, v: usize, stride: usize, arch: Arch) -> Self {
+        Self::of_cut(dtype, v, stride, arch, CUTS[CUT.load(std::sync::atomic::Ordering::Relaxed) % CUTS.len()])
+    }
+
+    fn of_cut(dtype: DType, v: usize, stride: usize, arch: Arch, cut: (usize, usize, usize, bool)) -> Self {
         let width = (16 / dtype.bytes()).min(1 << stride.trailing_zeros().min(3));
         let vector_bytes = width * dtype.bytes();
         let vectors = v.div_ceil(width);
         let threads = vectors.div_ceil(4).next_power_of_two().clamp(64, THREADS);
-        let blocks = THREADS / threads;
+        let wide = arch == Arch::Sm90a && threads == THREADS && vector_bytes == 16;
+        let (threads, blocks, cluster, resident) = if wide { cut } else { (threads, THREADS / threads, 1, true) };
+        let part = vectors.div_ceil(cluster);
         // The driver takes 1 KiB for each block, the kernel itself has less than 1 KiB.
-        let capacity = (shared_bytes / blocks - 2048) / vector_bytes;
+        let capacity = (shared_bytes(arch) / blocks - 2048) / vector_bytes;
         let (stages, resident) = match vector_bytes {
-            16 if vectors > 0 => ((capacity / vectors).clamp(1, MAX_STAGES), vectors.min(capacity)),
+            16 if part > 0 && resident => ((capacity / part).clamp(1, MAX_STAGES), part.min(capacity)),
             _ => (1, 0), // too small for copies that do not wait
         };
-        Self { width, threads, blocks, stages, resident }
+        Self { width, threads, blocks, cluster, stages, resident }
     }
 
     fn shared_bytes(&self) -> usize {
@@ -58,12 +86,14 @@ impl Shape {
     }
 
     fn source(&self, logits: DType, gradient: DType) -> Source {
-        let Self { width, threads, stages, .. } = self;
+        let Self { width, threads, blocks, cluster, stages, .. } = self;
         let options = vec![
             format!("-DELEMENT={}", cuda_type(logits)),
             format!("-DGRADIENT={}", cuda_type(gradient)),
             format!("-DWIDTH={width}"),
             format!("-DBLOCK={threads}"),
+            format!("-DBLOCKS={blocks}"),
+            format!("-DCLUSTER={cluster}"),
             format!("-DSTAGES={stages}"),
         ];
         let parts = &[ELEMENT, ("cross_entropy.cu", include_str!("cross_entropy.cu"))];
@@ -88,10 +118,12 @@ pub(in crate::ops) fn sources() -> Vec<(Source, &'static [Arch])> {
         (DType::F32, DType::F32, 50_257),
         (DType::F32, DType::F32, 32),
     ];
-    let of = |(logits, gradient, v)| {
-        (Shape::of(logits, v, v, shared_bytes(Arch::Sm90a)).source(logits, gradient), Arch::PORTABLE)
+    let of = |arch, archs| {
+        cases.map(|(logits, gradient, v)| (Shape::of(logits, v, v, arch).source(logits, gradient), archs))
     };
-    cases.map(of).to_vec()
+    let cuts = CUTS.map(|cut| Shape::of_cut(DType::Bf16, 50_304, 50_304, Arch::Sm90a, cut));
+    let cuts = cuts.map(|shape| (shape.source(DType::Bf16, DType::Bf16), Arch::HOPPER));
+    [of(Arch::Sm(80), Arch::PORTABLE).to_vec(), of(Arch::Sm90a, Arch::HOPPER).to_vec(), cuts.to_vec()].concat()
 }
 
 /// The loss of each row goes to its place in `losses`.
@@ -142,9 +174,9 @@ fn launch(
         targets.dtype() == DType::U32 && first + n <= targets.len(),
         "cross_entropy: {n} rows need as many targets"
     );
-    let shape = Shape::of(logits, v, stride, shared_bytes(context.arch()));
+    let shape = Shape::of(logits, v, stride, context.arch());
     let kernel = context.kernel(&shape.source(logits, gradient), "cross_entropy", shape.shared_bytes());
-    let blocks = n.min(shape.blocks * context.n_multiprocessors());
+    let clusters = n.min(shape.blocks * context.n_multiprocessors() / shape.cluster);
     let null = Arg::Pointer(0);
     let arguments = [
         pointers.losses.map_or(null, |x| offset(x, first)),
@@ -159,7 +191,7 @@ fn launch(
     ];
     // SAFETY: logits and gradient are n rows of `stride` elements, losses and targets have n elements from `first` on,
     // and shared memory holds the resident vectors of all stages.
-    unsafe { kernel.run([blocks, 1, 1], shape.threads, &arguments) };
+    unsafe { kernel.run([clusters * shape.cluster, 1, 1], shape.threads, &arguments) };
 }
 
 /// The address of element `at`, of 4 bytes.
@@ -181,12 +213,15 @@ mod tests {
                 [1usize, 8, 33, 256, 1000, 32_000, 50_257, 50_304, 128_256, 152_064].map(|v| (dtype, v))
             }) {
                 let stride = v.next_multiple_of(8);
-                let shape = Shape::of(dtype, v, stride, shared_bytes(arch));
-                assert!(shape.blocks * (shape.shared_bytes() + 2048) <= shared_bytes(arch), "{v}: {shape:?}");
-                assert!(shape.resident <= v.div_ceil(shape.width) && shape.width * dtype.bytes() == 16);
+                for cut in CUTS {
+                    let shape = Shape::of_cut(dtype, v, stride, arch, cut);
+                    assert!(shape.blocks * (shape.shared_bytes() + 2048) <= shared_bytes(arch), "{v}: {shape:?}");
+                    assert!(shape.resident * shape.cluster < v.div_ceil(shape.width) + shape.cluster);
+                    assert!(shape.width * dtype.bytes() == 16 && shape.threads * shape.cluster <= THREADS);
+                }
             }
         }
-        let shape = Shape::of(DType::Bf16, 50_304, 50_304, shared_bytes(Arch::Sm90a));
-        assert_eq!((shape.stages, shape.resident, shape.threads), (2, 6288, 1024));
+        let shape = Shape::of_cut(DType::Bf16, 50_304, 50_304, Arch::Sm90a, CUTS[3]);
+        assert_eq!((shape.stages, shape.resident, shape.threads), (2, 1572, 256));
     }
 }
