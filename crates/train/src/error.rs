@@ -101,6 +101,16 @@ pub enum Error {
         /// What to lower.
         setting: &'static str,
     },
+    /// The measured algorithms of matrix products cannot be used.
+    #[error(
+        "{path} does not say how this run computes its matrix products: {reason}\nhint: delete the file to measure them again on this device; the run then goes on with slightly other roundings"
+    )]
+    MatmulChoices {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A checkpoint is damaged.
     #[error(
         "the checkpoint {path} is damaged: {reason}\nhint: delete this folder to go on from the checkpoint before it, or from the start if there is none"

@@ -58,6 +58,11 @@ impl RunFolder {
         self.path.join("metrics.jsonl")
     }
 
+    /// Which algorithms a GPU's matrix products use; there once the first step is made on one.
+    pub fn matmul_choices(&self) -> PathBuf {
+        self.path.join("matmul_choices.txt")
+    }
+
     /// Event files for TensorBoard.
     pub fn tensorboard(&self) -> PathBuf {
         self.path.join("tensorboard")

@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod tensorboard;
 pub mod report;
 mod error;
+mod matmul_choices;
 mod whole_file;
 
 pub use config::RunConfig;

@@ -21,7 +21,7 @@ use crate::prepare::Inputs;
 use crate::stepper::{Stepper, TrainState};
 use crate::tensorboard::EventWriter;
 use crate::validate::validate;
-use crate::{Error, RunConfig, RunFolder, ceiling};
+use crate::{Error, RunConfig, RunFolder, ceiling, matmul_choices};
 
 /// Time spent on measuring the speed of matrix products before a run.
 const CEILING_BUDGET: Duration = Duration::from_millis(200);
@@ -36,6 +36,8 @@ pub struct Trainer {
     validation: Arc<Dataset>,
     special: SpecialIds,
     progress: Progress,
+    /// The device whose choices of algorithms the next step makes.
+    measures_on: Option<Arc<cuda::Context>>,
     /// Operations per second of a matrix product here.
     ceiling: f64,
     _lock: FolderLock,
@@ -107,7 +109,16 @@ impl Trainer {
         let state = TrainState::new(&model, optimizer, device, dtype)?;
         let micro_batch_size = training.micro_batch_size.value().expect("an effective config");
         let n_micro_batches = training.batch_size / micro_batch_size;
-        let stepper = Stepper::new(device, n_micro_batches, micro_batch_size, config.model.context_length)?;
+        let mut stepper = Stepper::new(device, n_micro_batches, micro_batch_size, config.model.context_length)?;
+        let ceiling = ceiling::matrix_product_rate(device, dtype, CEILING_BUDGET)?;
+        let mut measures_on = None;
+        if let Device::Cuda(ordinal) = device {
+            let context = cuda::context(ordinal)?;
+            if !matmul_choices::restore(folder, &context)? {
+                stepper = stepper.with_tuning();
+                measures_on = Some(context);
+            }
+        }
         let end = inputs.tokenizer.end_of_text();
         Ok(Trainer {
             folder: folder.clone(),
@@ -118,7 +129,8 @@ impl Trainer {
             validation: inputs.validation.clone(),
             special: SpecialIds { begin: end, end },
             progress,
-            ceiling: ceiling::matrix_product_rate(device, dtype, CEILING_BUDGET)?,
+            measures_on,
+            ceiling,
             _lock: lock,
         })
     }
@@ -197,6 +209,10 @@ impl Trainer {
         let n_micro_batches = training.batch_size / micro_batch_size;
         let batches: Vec<Batch> = (0..n_micro_batches).map(|_| self.loader.next_batch(micro_batch_size)).collect();
         let result = self.stepper.step(&mut self.state, &batches, learning_rate, self.progress.step)?;
+        // Before anything tells of the step: whoever goes on from it finds them.
+        if let Some(context) = self.measures_on.take() {
+            matmul_choices::store(&self.folder, &context)?;
+        }
 
         let seconds = start.elapsed().as_secs_f64();
         let tokens_per_second = self.config.tokens_per_step() as f64 / seconds;

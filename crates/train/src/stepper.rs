@@ -75,6 +75,8 @@ pub struct Stepper {
     /// See [`tensor::ops::adamw_step_numbers`].
     numbers: Tensor,
     tokens_per_step: f32,
+    /// Whether the first update measures algorithms of matrix products.
+    tunes: bool,
     graph: Option<Graph>,
     /// Of the newest update; a graph writes to the same ones again.
     outputs: Option<Outputs>,
@@ -105,10 +107,18 @@ impl Stepper {
                 batches: (0..n_micro_batches).map(|_| (ids(), ids())).collect(),
                 numbers: Tensor::zeros_on(device, &[tensor::ops::ADAMW_STEP_NUMBERS], DType::F32),
                 tokens_per_step: (n_micro_batches * micro_batch_size * context_length) as f32,
+                tunes: false,
                 graph: None,
                 outputs: None,
             }
         })?)
+    }
+
+    /// The same, but on a GPU the first update measures which algorithms are fastest for its matrix products, and all
+    /// updates use those: see [`tensor::cuda::Context::matmul_choices`].
+    #[must_use]
+    pub fn with_tuning(self) -> Self {
+        Stepper { tunes: true, ..self }
     }
 
     /// Makes update number `step`, counted from 0: always of the same `state`.
@@ -137,6 +147,13 @@ impl Stepper {
                 let (graph, outputs) = Graph::record(&cuda::context(ordinal)?, update)?;
                 graph.replay()?;
                 (self.graph, self.outputs) = (Some(graph), Some(outputs));
+            }
+            (Device::Cuda(ordinal), None) if self.tunes => {
+                let context = cuda::context(ordinal)?;
+                context.set_autotune(true);
+                let outputs = cuda::catch(update);
+                context.set_autotune(false);
+                self.outputs = Some(outputs?);
             }
             _ => self.outputs = Some(cuda::catch(update)?),
         }

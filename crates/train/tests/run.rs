@@ -120,6 +120,27 @@ fn a_run_that_stops_after_every_step_ends_with_the_bits_of_one_that_does_not() {
 }
 
 #[test]
+fn a_run_on_a_gpu_goes_on_with_the_algorithms_of_its_first_step_and_the_same_bits() {
+    if let Err(error) = tensor::Device::from_name("cuda:0") {
+        eprintln!("skipped: {error}");
+        return;
+    }
+    let place = Place::new(&["training.device=cuda:0"]);
+    run(&mut place.trainer("whole").unwrap(), u64::MAX).unwrap();
+    let choices = |run: &str| place.path(run).join("matmul_choices.txt");
+    // What is fastest may differ from one measurement to the next: the other run gets that of the first.
+    fs::create_dir_all(place.path("broken")).unwrap();
+    fs::copy(choices("whole"), choices("broken")).unwrap();
+    while run(&mut place.trainer("broken").unwrap(), 1).unwrap() == End::Stopped {}
+    assert_eq!(place.weights("whole"), place.weights("broken"));
+    assert_eq!(fs::read(choices("whole")).unwrap(), fs::read(choices("broken")).unwrap());
+
+    fs::write(choices("broken"), "x = 1").unwrap();
+    let error = place.trainer("broken").err().expect("a damaged file").to_string();
+    assert!(error.contains("matmul_choices.txt") && error.contains("hint: delete the file"), "{error}");
+}
+
+#[test]
 fn training_learns_and_the_micro_batch_changes_rounding_only() {
     let place = Place::new(&["training.steps=40"]);
     let End::Finished { validation } = run(&mut place.trainer("eight").unwrap(), u64::MAX).unwrap() else {

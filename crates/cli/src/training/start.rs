@@ -95,9 +95,10 @@ fn was_trained(folder: &RunFolder) -> Result<bool> {
 
 /// Removes what was prepared for another config.
 fn remove_inputs(folder: &RunFolder) -> Result<()> {
-    let tokenizer = folder.tokenizer();
-    if tokenizer.is_file() {
-        fs::remove_file(&tokenizer).with_context(|| format!("cannot remove {}", tokenizer.display()))?;
+    for file in [folder.tokenizer(), folder.matmul_choices()] {
+        if file.is_file() {
+            fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
+        }
     }
     for shards in [folder.train_shards(), folder.validation_shards()] {
         if shards.is_dir() {

@@ -253,7 +253,7 @@ impl Timer {
         let start = Instant::now();
         let mut state = TrainState::fresh(&model, &optimizer, 1.0, self.device, DType::Bf16)?;
         drop(model);
-        let mut stepper = Stepper::new(self.device, accumulate, micro_batch, t)?;
+        let mut stepper = Stepper::new(self.device, accumulate, micro_batch, t)?.with_tuning();
         stepper.step(&mut state, &batches, 3e-4, 0)?;
         let first_step_seconds = start.elapsed().as_secs_f64();
 
