@@ -1,8 +1,9 @@
 """PyTorch in bf16 autocast on what `cargo bench -p train --bench cuda_losses` wrote: same weights, same batches.
 
-    python3 benches/gpu_losses_peer.py FOLDER
+    python3 benches/gpu_losses_peer.py FOLDER [tf32]
 
-Prints the losses beside each other and ends with status 1 if one differs by more than 0.02.
+Prints the losses beside each other and ends with status 1 if one differs by more than 0.02. With "tf32", PyTorch computes in
+f32 with TF32 products instead: how far bf16 itself is from that is what the differences are to be compared with.
 """
 
 import json
@@ -50,18 +51,23 @@ matrices = [p for p in model.parameters() if p.dim() > 1]
 vectors = [p for p in model.parameters() if p.dim() < 2]
 groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
 optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.95), fused=True)
-worst = 0.0
+is_bf16 = "tf32" not in sys.argv
+torch.set_float32_matmul_precision("high")
+differences = []
 for step, expected in enumerate(run["losses"]):
     for group in optimizer.param_groups:
         group["lr"] = run["learning_rate"] * min((step + 1) / run["warmup"], 1)
-    with torch.autocast("cuda", dtype=torch.bfloat16):
+    with torch.autocast("cuda", dtype=torch.bfloat16, enabled=is_bf16):
         loss = model(ids[step, :, :-1].contiguous(), ids[step, :, 1:].contiguous())
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    worst = max(worst, abs(loss.item() - expected))
+    differences.append(abs(loss.item() - expected))
     if (step + 1) % 20 == 0 or step == 0:
         print(f"step {step + 1:3}: PyTorch {loss.item():.4f}, Cupola {expected:.4f}", flush=True)
-print(f"largest difference over {len(run['losses'])} steps: {worst:.4f}")
+worst = max(differences)
+mean = sum(differences) / len(differences)
+print(f"difference over {len(differences)} steps: mean {mean:.4f}, largest {worst:.4f} (step {differences.index(worst) + 1})")
+print(f"steps that differ by more than 0.02: {[(i + 1, round(x, 4)) for i, x in enumerate(differences) if x > 0.02]}")
 sys.exit(worst > 0.02)

@@ -194,7 +194,7 @@ fn export(context: &Arc<Context>, file: &Path) -> Result<(), Error> {
     let p = problem((2, 500, 6, 2, 128, true));
     let heads = p.heads;
     let mut inputs = Inputs::new(context, p)?;
-    let tiling = BackwardTiling::of(heads.head_dim);
+    let tiling = BackwardTiling::of(heads.head_dim, p.t);
     let mut workspace = BackwardWorkspace::new(context, &p, tiling)?;
     let Inputs { qkv, y, log_sum_exp, dy, dqkv, .. } = &mut inputs;
     Forward::new(context, heads.head_dim, p.causal, ForwardTiling::of(heads.head_dim, p.t))?.launch(
@@ -255,7 +255,7 @@ fn run(arguments: &[String]) -> Result<(), Error> {
     };
 
     let backward_tilings = |p: &Problem| {
-        let tilings = BackwardTiling::variants(p.heads.head_dim);
+        let tilings = BackwardTiling::variants(p.heads.head_dim, p.t);
         let n = if has("variants") { tilings.len() } else { 1 };
         tilings.into_iter().take(n)
     };

@@ -22,10 +22,10 @@ use train::config::{Decay, OptimizerConfig};
 use train::stepper::{Stepper, TrainState};
 
 const STEPS: u64 = 200;
-const BATCH: usize = 16;
+const BATCH: usize = 32;
 const CONTEXT: usize = 1024;
-const LEARNING_RATE: f64 = 6e-4;
-const WARMUP: u64 = 20;
+const LEARNING_RATE: f64 = 3e-4;
+const WARMUP: u64 = 50;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<PathBuf> = std::env::args_os().skip(1).filter(|x| x != "--bench").map(PathBuf::from).collect();

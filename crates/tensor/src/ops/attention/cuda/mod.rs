@@ -77,7 +77,7 @@ pub(crate) fn sources() -> Vec<(Source, &'static [Arch])> {
             let mut tilings = [1024, 8192].map(|t| ForwardTiling::of(head_dim, t)).to_vec();
             tilings.dedup();
             sources.extend(tilings.iter().map(|tiling| (tiling.source(head_dim, causal), Arch::HOPPER)));
-            let tilings = BackwardTiling::variants(head_dim);
+            let tilings = BackwardTiling::variants(head_dim, 1024);
             sources.extend(tilings.iter().map(|tiling| (tiling.source(head_dim, causal), Arch::HOPPER)));
         }
     }
@@ -125,7 +125,7 @@ pub(super) fn backward(problem: &Problem, rule: &Rule, saved: &Saved<'_>, dy: &T
         return dqkv;
     }
     if is_for_hopper(problem, rule, qkv) {
-        let (context, tiling) = (qkv.cuda(), BackwardTiling::of(heads.head_dim));
+        let (context, tiling) = (qkv.cuda(), BackwardTiling::of(heads.head_dim, problem.t));
         let backward = or_unwind(Backward::new(context, heads.head_dim, causal, tiling));
         let mut workspace = or_unwind(BackwardWorkspace::new(context, problem, tiling));
         or_unwind(backward.launch(

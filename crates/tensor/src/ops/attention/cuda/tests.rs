@@ -72,7 +72,7 @@ fn forward_and_backward_equal_the_definition() {
         let mut found_dqkv = Buffer::<bf16>::filled(&context, problem.qkv_len(), 0xff).expect("device memory");
         let forward = Forward::new(&context, e, true, ForwardTiling::of(e, t)).expect("compiled");
         forward.launch(&problem, &qkv, &mut found_y, &mut log_sum_exp).expect("launched");
-        for tiling in BackwardTiling::variants(e) {
+        for tiling in BackwardTiling::variants(e, t) {
             let backward = Backward::new(&context, e, true, tiling).expect("compiled");
             let mut workspace = BackwardWorkspace::new(&context, &problem, tiling).expect("device memory");
             let mut results = Vec::new();
