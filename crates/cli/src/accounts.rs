@@ -73,7 +73,8 @@ impl Estimate {
 /// Seconds of a step, from updates of one micro-batch of made-up tokens: one to warm up, one with a micro-batch, and
 /// what more micro-batches would take in proportion.
 fn timed_step(config: &RunConfig, plan: &Plan, device: Device, dtype: DType) -> Result<f64> {
-    let model = Transformer::new(&config.model, config.seed);
+    let recompute = config.training.recompute.value().expect("an effective config");
+    let model = Transformer::new(&config.model, config.seed).with_recompute(recompute);
     let mut state = TrainState::fresh(&model, &config.optimizer, config.training.grad_clip_norm, device, dtype)?;
     drop(model);
     let (b, t, v) = (plan.micro_batch_size, config.model.context_length, config.model.vocab_size);

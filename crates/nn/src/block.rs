@@ -1,6 +1,7 @@
 //! One layer of the transformer: attention, then feed-forward, each with a norm and a residual connection.
 
-use tensor::Tensor;
+use tensor::ops::{self, Heads, RopeTable};
+use tensor::{Tensor, recompute};
 
 use crate::attention::AttentionContext;
 use crate::{Attention, Mlp, Norm, Placement};
@@ -38,6 +39,17 @@ impl Stream {
 }
 
 impl Block {
+    /// `[b, t, d]` → `[b, t, d]`: [`Block::forward`] of which backward keeps `x` alone.
+    pub(crate) fn forward_recomputed(&self, x: &Tensor, heads: Heads, rope: Option<&RopeTable>) -> Tensor {
+        let (block, rope) = (self.clone(), rope.cloned());
+        let forward = move |inputs: &[Tensor]| {
+            let context = AttentionContext { heads, rope: rope.as_ref(), start: 0, cache: None };
+            let Stream { x, branch } = block.forward(Stream { x: inputs[0].clone(), branch: None }, context);
+            branch.map_or(x.clone(), |branch| ops::add(&x, &branch))
+        };
+        recompute(forward, std::slice::from_ref(x))
+    }
+
     /// `[b, t, d]` → `[b, t, d]`.
     pub(crate) fn forward(&self, stream: Stream, context: AttentionContext<'_>) -> Stream {
         match self.placement {

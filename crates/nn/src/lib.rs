@@ -26,4 +26,4 @@ pub use kv_cache::KvCache;
 pub use linear::Linear;
 pub use mlp::Mlp;
 pub use norm::Norm;
-pub use transformer::Transformer;
+pub use transformer::{Recompute, Transformer};

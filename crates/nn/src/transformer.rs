@@ -1,11 +1,23 @@
 //! The decoder: embedding, blocks, head.
 
+use serde::{Deserialize, Serialize};
 use tensor::ops::{self, RopeTable};
 use tensor::{DType, Device, Tensor};
 
 use crate::attention::AttentionContext;
 use crate::block::Stream;
 use crate::{Block, KvCache, ModelConfig, Norm};
+
+/// What backward computes again instead of keeping it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Recompute {
+    /// Everything is kept.
+    #[default]
+    None,
+    /// Of each block only the input is kept; see [`tensor::recompute`].
+    Blocks,
+}
 
 /// A model: a plain struct of tensors.
 #[derive(Clone, Debug)]
@@ -22,6 +34,7 @@ pub struct Transformer {
     /// `[v, d]`; none if the head is the embedding table.
     pub head: Option<Tensor>,
     rope: Option<RopeTable>,
+    recompute: Recompute,
 }
 
 /// The tensors of a model, to be put together by [`Transformer::from_parts`].
@@ -42,7 +55,14 @@ impl Transformer {
             _ => None,
         };
         let Parts { token_embedding, position_embedding, blocks, final_norm, head } = parts;
-        Transformer { config: config.clone(), token_embedding, position_embedding, blocks, final_norm, head, rope }
+        let (config, recompute) = (config.clone(), Recompute::None);
+        Transformer { config, token_embedding, position_embedding, blocks, final_norm, head, rope, recompute }
+    }
+
+    /// The same model with another trade of time for memory in training. Results do not differ.
+    #[must_use]
+    pub fn with_recompute(self, recompute: Recompute) -> Self {
+        Transformer { recompute, ..self }
     }
 
     /// What the model is made of.
@@ -73,6 +93,10 @@ impl Transformer {
         };
         let mut stream = Stream { x, branch: None };
         for (layer, block) in self.blocks.iter().enumerate() {
+            if self.recompute == Recompute::Blocks && cache.is_none() {
+                stream.x = block.forward_recomputed(&stream.x, self.config.heads(), self.rope.as_ref());
+                continue;
+            }
             let context = AttentionContext {
                 heads: self.config.heads(),
                 rope: self.rope.as_ref(),

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use nn::{ConfigError, ModelConfig};
+use nn::{ConfigError, ModelConfig, Recompute};
 use serde::{Deserialize, Deserializer, Serialize};
 use tensor::DType;
 use tensor::cpu::gemm::Kernel;
@@ -119,6 +119,10 @@ pub struct TrainingConfig {
     pub device: String,
     /// Of the arithmetic: `"auto"` (bf16 on a GPU, f32 on a CPU), `"f32"` or `"bf16"`.
     pub precision: Auto<Precision>,
+    /// What backward computes again instead of keeping it: `"auto"` (`"blocks"` if not even one sequence would fit
+    /// otherwise), `"none"` or `"blocks"`. Results do not differ.
+    #[serde(default = "automatic")]
+    pub recompute: Auto<Recompute>,
     /// The matrix-product kernel: `"auto"`, `"avx512"`, `"avx2"` or `"portable"`. They differ in rounding.
     #[serde(default = "automatic")]
     pub kernel: Auto<KernelName>,
@@ -200,6 +204,10 @@ impl Choices for usize {
 
 impl Choices for Precision {
     const CHOICES: &'static str = "\"auto\", \"f32\" or \"bf16\"";
+}
+
+impl Choices for Recompute {
+    const CHOICES: &'static str = "\"auto\", \"none\" or \"blocks\"";
 }
 
 impl Choices for KernelName {

@@ -1,7 +1,8 @@
 //! What a run will take, before it starts: parameters, FLOPs, memory, tokens, time.
 
+use nn::Recompute;
 use nn::flops::{ForwardFlops, training_flops_per_token};
-use nn::memory::{self, MemoryPlan};
+use nn::memory::{self, MemoryPlan, Step};
 use serde::Serialize;
 use tensor::Device;
 use tensor::cpu::gemm::Kernel;
@@ -9,8 +10,9 @@ use tensor::cpu::gemm::Kernel;
 use crate::config::{Auto, Precision, RunConfigError};
 use crate::{Error, RunConfig};
 
-/// Share of the available memory that an automatic micro-batch may fill.
+/// Share of the available memory that an automatic choice may fill: beside other programs, and on a GPU.
 const MEMORY_SHARE: f64 = 0.8;
+const GPU_MEMORY_SHARE: f64 = 0.9;
 
 /// Positions beyond which a larger micro-batch no longer makes a CPU faster.
 const ENOUGH_POSITIONS: usize = 1 << 12;
@@ -34,6 +36,10 @@ pub struct Plan {
     pub micro_batch_size: usize,
     /// Micro-batches of one update.
     pub gradient_accumulation_steps: usize,
+    /// What backward computes again instead of keeping it.
+    pub recompute: Recompute,
+    /// Bytes that recomputation saves, or would save: of everything alive, at this micro-batch.
+    pub recompute_saves_bytes: usize,
     /// At the moment at which the most is alive, in bytes.
     pub memory_bytes: usize,
     /// The same by category.
@@ -77,7 +83,12 @@ impl Plan {
         let micro_batch_size = config.training.micro_batch_size.value().expect("a chosen micro-batch");
         let accumulation = config.training.batch_size / micro_batch_size;
         let tokens = config.tokens_per_step() * config.training.steps;
-        let memory = memory_of(config, micro_batch_size);
+        let recompute = config.training.recompute.value().unwrap_or_default();
+        let device = device(config);
+        let on = device.as_ref().map_or(Device::Cpu, |&device| device);
+        let memory = memory_of(config, on, micro_batch_size, recompute);
+        let [kept, recomputed] = [Recompute::None, Recompute::Blocks]
+            .map(|recompute| memory_of(config, on, micro_batch_size, recompute).total());
         let MemoryPlan { weights, gradients, optimizer, activations, workspace } = memory;
         let ForwardFlops { projections, attention, mlp, head } = ForwardFlops::of(model, model.context_length);
         let tables = if model.tie_embeddings { 1 } else { 2 };
@@ -90,9 +101,11 @@ impl Plan {
             tokens,
             micro_batch_size,
             gradient_accumulation_steps: accumulation,
+            recompute,
+            recompute_saves_bytes: kept.saturating_sub(recomputed),
             memory_bytes: memory.total(),
             memory_by_category_bytes: MemoryCategories { weights, gradients, optimizer, activations, workspace },
-            available_memory_bytes: device(config).ok().and_then(Device::available_memory),
+            available_memory_bytes: device.ok().and_then(Device::available_memory),
             kv_cache_bytes_per_token: nn::KvCache::bytes_per_token(model),
             forward_flops: ForwardCategories { projections, attention, mlp, head },
         }
@@ -107,8 +120,13 @@ impl Plan {
             Some(available) if self.memory_bytes > available => Err(Error::TooLarge {
                 needed: gigabytes(self.memory_bytes),
                 available: gigabytes(available),
-                setting: match self.micro_batch_size {
-                    1 => "model.d_model, model.n_layers or model.context_length",
+                setting: match (self.micro_batch_size, self.recompute) {
+                    (1, Recompute::None)
+                        if self.memory_bytes.saturating_sub(self.recompute_saves_bytes) <= available =>
+                    {
+                        "what is kept: set training.recompute = \"blocks\""
+                    }
+                    (1, _) => "model.d_model, model.n_layers or model.context_length",
                     _ => "training.micro_batch_size",
                 },
             }),
@@ -121,10 +139,10 @@ fn gigabytes(bytes: usize) -> String {
     format!("{:.2} GB", bytes as f64 / 1e9)
 }
 
-fn memory_of(config: &RunConfig, micro_batch_size: usize) -> MemoryPlan {
-    let accumulates = config.training.batch_size > micro_batch_size;
-    let device = device(config).unwrap_or(Device::Cpu);
-    memory::training(&config.model, micro_batch_size, accumulates, precision(config, device).dtype(), device)
+fn memory_of(config: &RunConfig, device: Device, micro_batch_size: usize, recompute: Recompute) -> MemoryPlan {
+    let n_micro_batches = config.training.batch_size / micro_batch_size;
+    let dtype = precision(config, device).dtype();
+    memory::training(&config.model, &Step { micro_batch_size, n_micro_batches, dtype, device, recompute })
 }
 
 /// The precision of a run on `device`: bf16 where it is many times faster.
@@ -154,15 +172,42 @@ pub fn choose(config: &RunConfig) -> Result<RunConfig, Error> {
     }
     chosen.training.precision = Auto::Value(precision);
     chosen.training.kernel = Auto::Value(config.training.kernel.value().unwrap_or(Kernel::fastest().into()));
-    let batch_size = config.training.batch_size;
-    let micro_batch_size = config.training.micro_batch_size.value().unwrap_or_else(|| {
-        let budget = device.available_memory().map_or(f64::INFINITY, |bytes| MEMORY_SHARE * bytes as f64);
-        let good = |&size: &usize| {
-            let enough = device != Device::Cpu || size * config.model.context_length <= ENOUGH_POSITIONS;
-            batch_size.is_multiple_of(size) && enough && memory_of(config, size).total() as f64 <= budget
-        };
-        (1..=batch_size).filter(good).max().unwrap_or(1)
-    });
+    let (micro_batch_size, recompute) = fitting(config, device, device.available_memory());
     chosen.training.micro_batch_size = Auto::Value(micro_batch_size);
+    chosen.training.recompute = Auto::Value(recompute);
     Ok(chosen)
 }
+
+/// The micro-batch and what is recomputed, as the config says or as fits into `available` bytes of `device`: the largest
+/// divisor of the batch, without recomputation if at least one sequence (or the micro-batch asked for) fits so. If nothing
+/// fits, one sequence with recomputation, for [`Plan::check_memory`] to refuse.
+fn fitting(config: &RunConfig, device: Device, available: Option<usize>) -> (usize, Recompute) {
+    let share = if device == Device::Cpu { MEMORY_SHARE } else { GPU_MEMORY_SHARE };
+    let budget = available.map_or(f64::INFINITY, |bytes| share * bytes as f64);
+    let batch_size = config.training.batch_size;
+    let fits = |size, recompute| memory_of(config, device, size, recompute).total() as f64 <= budget;
+    let sizes = match config.training.micro_batch_size.value() {
+        Some(size) => vec![size],
+        None => {
+            let enough = |size: usize| device != Device::Cpu || size * config.model.context_length <= ENOUGH_POSITIONS;
+            divisors(batch_size).into_iter().filter(|&size| size == 1 || enough(size)).collect()
+        }
+    };
+    let smallest = sizes.first().copied().unwrap_or(1);
+    let recompute = config.training.recompute.value().unwrap_or_else(|| match fits(smallest, Recompute::None) {
+        true => Recompute::None,
+        false => Recompute::Blocks,
+    });
+    let largest = sizes.into_iter().rev().find(|&size| fits(size, recompute));
+    (largest.unwrap_or(smallest), recompute)
+}
+
+/// In ascending order.
+fn divisors(n: usize) -> Vec<usize> {
+    let small: Vec<usize> = (1..).take_while(|&x| x * x <= n).filter(|&x| n.is_multiple_of(x)).collect();
+    let large = small.iter().rev().map(|&x| n / x).filter(|&x| x * x > n);
+    small.iter().copied().chain(large).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! Training on a GPU against training on the CPU and against itself. Without a GPU the tests say that they were skipped.
 
 use data::loader::Batch;
-use nn::{Init, MlpKind, ModelConfig, NormKind, Transformer};
+use nn::{Init, MlpKind, ModelConfig, NormKind, Recompute, Transformer};
 use tensor::random::Rng;
 use tensor::{DType, Device};
 use train::config::{Decay, OptimizerConfig};
@@ -56,7 +56,20 @@ fn train(
     micro: usize,
     n_steps: u64,
 ) -> (Vec<[f64; 2]>, Vec<Vec<f32>>) {
-    let mut state = TrainState::fresh(&Transformer::new(config, 1), &OPTIMIZER, 1.0, device, dtype).unwrap();
+    train_recomputing(Recompute::None, config, device, dtype, micro, n_steps)
+}
+
+fn train_recomputing(
+    recompute: Recompute,
+    config: &ModelConfig,
+    device: Device,
+    dtype: DType,
+    micro: usize,
+    n_steps: u64,
+) -> (Vec<[f64; 2]>, Vec<Vec<f32>>) {
+    let model = Transformer::new(config, 1).with_recompute(recompute);
+    let mut state = TrainState::fresh(&model, &OPTIMIZER, 1.0, device, dtype).unwrap();
+    drop(model);
     let mut stepper = Stepper::new(device, micro, 3, config.context_length).unwrap();
     let results = (0..n_steps).map(|step| {
         let result = stepper.step(&mut state, &batches(config, step, micro), 3e-3, step).unwrap();
@@ -94,6 +107,19 @@ fn losses_in_bf16_stay_close_to_those_in_f32_and_two_runs_have_the_same_bits() {
         }
         let again = train(&config, gpu, DType::Bf16, 2, 12);
         assert_eq!(again, (found, weights), "{name}");
+    }
+}
+
+#[test]
+fn recomputation_trains_to_the_same_bits_in_recorded_steps_too() {
+    let gpu = gpu();
+    let cases = [(Some(Device::Cpu), DType::F32), (gpu, DType::F32), (gpu, DType::Bf16)];
+    for (device, dtype) in cases.into_iter().filter_map(|(device, dtype)| Some((device?, dtype))) {
+        for (name, config) in models() {
+            let expected = train(&config, device, dtype, 2, 4);
+            let found = train_recomputing(Recompute::Blocks, &config, device, dtype, 2, 4);
+            assert_eq!(found, expected, "{name} on {device} in {dtype}");
+        }
     }
 }
 

@@ -2,13 +2,15 @@
 //! binary of its own.
 
 use data::loader::Batch;
-use nn::{MlpKind, ModelConfig, NormKind, Placement, Transformer};
+use nn::memory::Step;
+use nn::{MlpKind, ModelConfig, NormKind, Placement, Recompute, Transformer};
 use tensor::{DType, Device, memory};
 use train::config::{Decay, OptimizerConfig};
 use train::stepper::{Stepper, TrainState};
 
-/// The most bytes alive in a training step of two micro-batches or one.
-fn measured(config: &ModelConfig, micro_batch_size: usize, n_micro_batches: usize) -> usize {
+/// The most bytes alive in a training step.
+fn measured(config: &ModelConfig, step: &Step) -> usize {
+    let Step { micro_batch_size, n_micro_batches, recompute, .. } = *step;
     memory::trim();
     let settings = OptimizerConfig::AdamW {
         learning_rate: 1e-3,
@@ -17,7 +19,9 @@ fn measured(config: &ModelConfig, micro_batch_size: usize, n_micro_batches: usiz
         weight_decay: 0.1,
         decay: Decay::All,
     };
-    let mut state = TrainState::fresh(&Transformer::new(config, 1), &settings, 1.0, Device::Cpu, DType::F32).unwrap();
+    let model = Transformer::new(config, 1).with_recompute(recompute);
+    let mut state = TrainState::fresh(&model, &settings, 1.0, Device::Cpu, DType::F32).unwrap();
+    drop(model);
     let t = config.context_length;
     let mut stepper = Stepper::new(Device::Cpu, n_micro_batches, micro_batch_size, t).unwrap();
     memory::reset_peak();
@@ -43,17 +47,22 @@ fn the_plan_is_within_three_percent_of_what_is_allocated() {
         ("silu, deep", ModelConfig { mlp: MlpKind::Silu, n_layers: 12, ..llama }, 8, 1),
     ];
     let mut failures = String::new();
-    for (name, config, micro_batch_size, n_micro_batches) in configs {
-        let plan = nn::memory::training(&config, micro_batch_size, n_micro_batches > 1, DType::F32, Device::Cpu);
-        let measured = measured(&config, micro_batch_size, n_micro_batches) as f64;
+    let both = [Recompute::None, Recompute::Blocks];
+    for (recompute, (name, config, micro_batch_size, n_micro_batches)) in
+        configs.iter().flat_map(|config| both.map(|recompute| (recompute, config.clone())))
+    {
+        let (dtype, device) = (DType::F32, Device::Cpu);
+        let step = Step { micro_batch_size, n_micro_batches, dtype, device, recompute };
+        let plan = nn::memory::training(&config, &step);
+        let measured = measured(&config, &step) as f64;
         let ratio = plan.total() as f64 / measured;
         eprintln!(
-            "{name}: planned {:.2} MB, allocated {:.2} MB: {ratio:.3}",
+            "{name}, {recompute:?}: planned {:.2} MB, allocated {:.2} MB: {ratio:.3}",
             plan.total() as f64 / 1e6,
             measured / 1e6
         );
         if !(0.97..=1.03).contains(&ratio) {
-            failures += &format!("{name}: {ratio:.3}, {plan:?}\n");
+            failures += &format!("{name}, {recompute:?}: {ratio:.3}, {plan:?}\n");
         }
     }
     assert!(failures.is_empty(), "{failures}");

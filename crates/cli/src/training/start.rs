@@ -121,6 +121,9 @@ fn with_choices_of(config: &RunConfig, stored: &RunConfig) -> RunConfig {
     if let Auto::Auto(_) = training.precision {
         training.precision = chosen.precision;
     }
+    if let Auto::Auto(_) = training.recompute {
+        training.recompute = chosen.recompute;
+    }
     if let Auto::Auto(_) = training.kernel {
         training.kernel = chosen.kernel;
     }
@@ -192,6 +195,7 @@ mod tests {
             "training.micro_batch_size=auto",
             "training.device=auto",
             "training.precision=auto",
+            "training.recompute=auto",
             "training.kernel=auto",
         ]);
         let stored = plan::choose(&asked).unwrap();

@@ -4,3 +4,4 @@ mod ablations;
 mod cached_decoding;
 mod golden;
 mod models;
+mod recompute;

@@ -120,7 +120,7 @@ impl Arena {
 }
 
 /// What is taken from the driver for a buffer of `bytes`: small ones in eight steps per octave.
-fn size_class(bytes: usize) -> usize {
+pub fn size_class(bytes: usize) -> usize {
     if bytes >= PAGE {
         return bytes.next_multiple_of(PAGE);
     }

@@ -34,6 +34,7 @@ use crate::Error;
 use crate::memory::Stats;
 
 use arena::Arena;
+pub use arena::size_class;
 pub use event::Event;
 pub use graph::Graph;
 #[allow(unused_imports)] // until every operation has kernels
