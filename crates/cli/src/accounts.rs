@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use data::loader::Batch;
-use nn::Transformer;
+use nn::{Recompute, Transformer};
 use serde::Serialize;
 use tensor::{DType, Device};
 use train::RunConfig;
@@ -110,8 +110,24 @@ pub(crate) fn pairs(plan: &Plan, estimate: &Estimate) -> Vec<(String, String)> {
             "tokens",
             format!("{} in all, {} per step{accumulation}", grouped(plan.tokens), grouped(plan.tokens_per_step)),
         ),
-        pair("memory", format!("{}{available}", bytes(plan.memory_bytes as u64))),
-        pair("", memory_parts(plan).map(|(name, n)| format!("{name} {}", bytes(n as u64))).join(", ")),
+        pair(if plan.device == "cpu" { "memory" } else { "device memory" }, {
+            format!("{}{available}", bytes(plan.memory_bytes as u64))
+        }),
+        pair(
+            "",
+            memory_parts(plan)
+                .iter()
+                .map(|&(name, n)| format!("{name} {}", bytes(n as u64)))
+                .collect::<Vec<_>>()
+                .join(", "),
+        ),
+        pair("recomputation", {
+            let saved = bytes(plan.recompute_saves_bytes as u64);
+            match plan.recompute {
+                Recompute::None => format!("none; training.recompute = \"blocks\" would save {saved}"),
+                Recompute::Blocks => format!("of blocks, which saves {saved}"),
+            }
+        }),
         pair("KV cache", format!("{} per token of generation", bytes(plan.kv_cache_bytes_per_token as u64))),
         pair(
             "matrix products",
@@ -156,20 +172,26 @@ pub(crate) fn tables(plan: &Plan) -> Vec<Table> {
             .chain([memory_row("all", plan.memory_bytes)])
             .collect(),
         note: format!(
-            "At the moment at which the most is alive, with micro-batches of {} sequences.",
-            plan.micro_batch_size
+            "On {}, at the moment at which the most is alive, with micro-batches of {} sequences{}.",
+            plan.device,
+            plan.micro_batch_size,
+            if plan.recompute == Recompute::Blocks { " and blocks recomputed" } else { "" }
         ),
     };
     vec![flops, memory]
 }
 
-fn memory_parts(plan: &Plan) -> [(&'static str, usize); 5] {
+fn memory_parts(plan: &Plan) -> Vec<(&'static str, usize)> {
     let memory = plan.memory_by_category_bytes;
-    [
+    let mut parts = vec![
         ("weights", memory.weights),
         ("gradients", memory.gradients),
         ("optimizer", memory.optimizer),
         ("activations", memory.activations),
         ("workspace", memory.workspace),
-    ]
+    ];
+    if memory.waiting > 0 {
+        parts.push(("waiting for reuse", memory.waiting));
+    }
+    parts
 }

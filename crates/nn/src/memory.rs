@@ -24,11 +24,18 @@ pub struct MemoryPlan {
     pub activations: usize,
     /// Short-lived buffers: logits of one chunk, gradients of activations. Scratch of the matrix products.
     pub workspace: usize,
+    /// On a GPU, what then waits to be used again, in sizes that nothing alive has: a recorded step keeps all its memory.
+    pub waiting: usize,
 }
 
 impl MemoryPlan {
-    /// All categories.
-    pub fn total(&self) -> usize {
+    /// What must be free for the step: all categories.
+    pub fn held(&self) -> usize {
+        self.alive().saturating_add(self.waiting)
+    }
+
+    /// What is alive: all categories but what waits.
+    pub fn alive(&self) -> usize {
         [self.gradients, self.optimizer, self.activations, self.workspace]
             .into_iter()
             .fold(self.weights, usize::saturating_add)
@@ -52,13 +59,15 @@ pub struct Step {
 
 /// Plans a training step of a valid config with AdamW. What no machine could hold comes out as the largest number.
 pub fn training(config: &ModelConfig, step: &Step) -> MemoryPlan {
-    let most = life::of_step(config, step);
-    let bytes = |category| usize::try_from(most.of(category)).unwrap_or(usize::MAX);
+    let ledger = life::of_step(config, step);
+    let bytes = |bytes: u128| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let most = |category| bytes(ledger.most().of(category));
     MemoryPlan {
-        weights: bytes(Category::Weights),
-        gradients: bytes(Category::Gradients),
-        optimizer: bytes(Category::Optimizer),
-        activations: bytes(Category::Activations),
-        workspace: bytes(Category::Workspace),
+        weights: most(Category::Weights),
+        gradients: most(Category::Gradients),
+        optimizer: most(Category::Optimizer),
+        activations: most(Category::Activations),
+        workspace: most(Category::Workspace),
+        waiting: bytes(ledger.waiting()),
     }
 }

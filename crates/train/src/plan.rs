@@ -36,11 +36,13 @@ pub struct Plan {
     pub micro_batch_size: usize,
     /// Micro-batches of one update.
     pub gradient_accumulation_steps: usize,
+    /// Where it runs.
+    pub device: String,
     /// What backward computes again instead of keeping it.
     pub recompute: Recompute,
     /// Bytes that recomputation saves, or would save: of everything alive, at this micro-batch.
     pub recompute_saves_bytes: usize,
-    /// At the moment at which the most is alive, in bytes.
+    /// At the moment at which the most is alive, and on a GPU what then waits to be used again, in bytes.
     pub memory_bytes: usize,
     /// The same by category.
     pub memory_by_category_bytes: MemoryCategories,
@@ -61,6 +63,7 @@ pub struct MemoryCategories {
     pub optimizer: usize,
     pub activations: usize,
     pub workspace: usize,
+    pub waiting: usize,
 }
 
 /// See [`ForwardFlops`].
@@ -88,8 +91,8 @@ impl Plan {
         let on = device.as_ref().map_or(Device::Cpu, |&device| device);
         let memory = memory_of(config, on, micro_batch_size, recompute);
         let [kept, recomputed] = [Recompute::None, Recompute::Blocks]
-            .map(|recompute| memory_of(config, on, micro_batch_size, recompute).total());
-        let MemoryPlan { weights, gradients, optimizer, activations, workspace } = memory;
+            .map(|recompute| memory_of(config, on, micro_batch_size, recompute).held());
+        let MemoryPlan { weights, gradients, optimizer, activations, workspace, waiting } = memory;
         let ForwardFlops { projections, attention, mlp, head } = ForwardFlops::of(model, model.context_length);
         let tables = if model.tie_embeddings { 1 } else { 2 };
         Plan {
@@ -101,10 +104,18 @@ impl Plan {
             tokens,
             micro_batch_size,
             gradient_accumulation_steps: accumulation,
+            device: on.to_string(),
             recompute,
             recompute_saves_bytes: kept.saturating_sub(recomputed),
-            memory_bytes: memory.total(),
-            memory_by_category_bytes: MemoryCategories { weights, gradients, optimizer, activations, workspace },
+            memory_bytes: memory.held(),
+            memory_by_category_bytes: MemoryCategories {
+                weights,
+                gradients,
+                optimizer,
+                activations,
+                workspace,
+                waiting,
+            },
             available_memory_bytes: device.ok().and_then(Device::available_memory),
             kv_cache_bytes_per_token: nn::KvCache::bytes_per_token(model),
             forward_flops: ForwardCategories { projections, attention, mlp, head },
@@ -185,7 +196,7 @@ fn fitting(config: &RunConfig, device: Device, available: Option<usize>) -> (usi
     let share = if device == Device::Cpu { MEMORY_SHARE } else { GPU_MEMORY_SHARE };
     let budget = available.map_or(f64::INFINITY, |bytes| share * bytes as f64);
     let batch_size = config.training.batch_size;
-    let fits = |size, recompute| memory_of(config, device, size, recompute).total() as f64 <= budget;
+    let fits = |size, recompute| memory_of(config, device, size, recompute).held() as f64 <= budget;
     let sizes = match config.training.micro_batch_size.value() {
         Some(size) => vec![size],
         None => {

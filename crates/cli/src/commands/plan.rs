@@ -17,11 +17,12 @@ const EXAMPLES: &str = "\
 EXAMPLES:
   cupola plan configs/cs336-17m.toml
   cupola plan configs/cs336-17m.toml --set model.n_layers=12 --set training.batch_size=64
+  cupola plan configs/cs336-17m.toml --set training.recompute=blocks
   cupola plan configs/cs336-17m.toml --json
 
 With --json: parameters, embedding_parameters, training_flops_per_token, training_flops, tokens_per_step, tokens,
-micro_batch_size, gradient_accumulation_steps, memory_bytes, memory_by_category_bytes, available_memory_bytes, fits,
-kv_cache_bytes_per_token, forward_flops, matrix_product_flops_per_second, tokens_per_second, estimated_seconds,
+micro_batch_size, gradient_accumulation_steps, device, recompute, recompute_saves_bytes, memory_bytes,
+memory_by_category_bytes, available_memory_bytes, fits, kv_cache_bytes_per_token, forward_flops, matrix_product_flops_per_second, tokens_per_second, estimated_seconds,
 is_measured (whether a step was timed; otherwise half the matrix-product rate is assumed).";
 
 /// A step is timed if it takes less than about this.

@@ -41,6 +41,9 @@ pub(crate) fn start(path: &Path, config: &RunConfig) -> Result<Started> {
         match first_difference(&stored, &asked) {
             None => {
                 let config = plan::choose(&stored)?;
+                if !folder.is_finished() {
+                    plan::Plan::of(&config).check_memory()?;
+                }
                 select_kernel(&config)?;
                 return Ok(Started { config, folder, lock });
             }

@@ -1,5 +1,7 @@
 //! What is alive, and the most that ever was.
 
+use std::collections::BTreeMap;
+
 use tensor::{Device, cuda};
 
 /// What memory is for.
@@ -40,11 +42,20 @@ pub(super) struct Ledger {
     device: Device,
     alive: Alive,
     most: Alive,
+    /// On a GPU, how many pieces of each size are alive, and the most that ever were.
+    by_size: BTreeMap<u128, [u128; 2]>,
 }
 
 impl Ledger {
     pub(super) fn new(device: Device) -> Self {
-        Ledger { device, alive: Alive::default(), most: Alive::default() }
+        Ledger { device, alive: Alive::default(), most: Alive::default(), by_size: BTreeMap::new() }
+    }
+
+    /// What waits for reuse in other sizes while the most is alive, if nothing is ever given back: the memory of a recorded
+    /// step is not.
+    pub(super) fn waiting(&self) -> u128 {
+        let held: u128 = self.by_size.iter().map(|(bytes, [_, most])| bytes * most).sum();
+        held.saturating_sub(self.most.total())
     }
 
     /// What is alive.
@@ -71,12 +82,20 @@ impl Ledger {
         if self.alive.total() > self.most.total() {
             self.most = self.alive;
         }
+        if self.device != Device::Cpu {
+            let [alive, most] = self.by_size.entry(bytes).or_default();
+            *alive += 1;
+            *most = (*most).max(*alive);
+        }
         Piece { category, bytes }
     }
 
     pub(super) fn free(&mut self, pieces: impl IntoIterator<Item = Piece>) {
         for Piece { category, bytes } in pieces {
             self.alive.0[category as usize] -= bytes;
+            if let Some([alive, _]) = self.by_size.get_mut(&bytes) {
+                *alive -= 1;
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use tensor::{DType, Device, ops};
 
 use super::Step;
-use super::ledger::{Alive, Category, Ledger, Piece};
+use super::ledger::{Category, Ledger, Piece};
 use crate::{MlpKind, ModelConfig, NormKind, Placement, Position, Recompute};
 
 /// Bytes of an f32, and of an id.
@@ -11,8 +11,8 @@ const F32: u128 = 4;
 /// Blocks of a norm's backward kernel, each with sums of its own: two for each multiprocessor of an H100.
 const NORM_BLOCKS: u128 = 264;
 
-/// What was alive at the moment of a step at which the most was.
-pub(super) fn of_step(config: &ModelConfig, step: &Step) -> Alive {
+/// The account of a step.
+pub(super) fn of_step(config: &ModelConfig, step: &Step) -> Ledger {
     let mut life = Life::new(config, step);
     life.standing();
     life.micro_batch();
@@ -21,7 +21,7 @@ pub(super) fn of_step(config: &ModelConfig, step: &Step) -> Alive {
         life.gradients_exist = true;
         life.micro_batch();
     }
-    life.ledger.most()
+    life.ledger
 }
 
 struct Life<'a> {
@@ -63,7 +63,7 @@ struct NormKept {
 
 /// What is kept of a block until its backward pass.
 enum Kept {
-    All(Block),
+    All(Box<Block>),
     Input(Piece),
 }
 
@@ -157,12 +157,12 @@ impl<'a> Life<'a> {
             match (self.step.recompute, self.config.placement) {
                 (Recompute::None, Placement::Pre) => {
                     let (block, out) = self.block_forward(stream.take(), branch.take());
-                    kept.push(Kept::All(block));
+                    kept.push(Kept::All(Box::new(block)));
                     branch = Some(out);
                 }
                 (Recompute::None, Placement::Post) => {
                     let (block, out) = self.block_forward(stream.take(), None);
-                    kept.push(Kept::All(block));
+                    kept.push(Kept::All(Box::new(block)));
                     stream = Some(out);
                 }
                 (Recompute::Blocks, _) => {
@@ -175,7 +175,7 @@ impl<'a> Life<'a> {
         let mut d_stream = self.head(stream, branch);
         for kept in kept.into_iter().rev() {
             let block = match kept {
-                Kept::All(block) => block,
+                Kept::All(block) => *block,
                 Kept::Input(input) => {
                     let (block, out) = self.whole_block(Some(input));
                     self.ledger.free([out]);
@@ -456,7 +456,7 @@ mod tests {
     use super::*;
 
     fn total(config: &ModelConfig, step: &Step) -> f64 {
-        super::super::training(config, step).total() as f64
+        super::super::training(config, step).alive() as f64
     }
 
     fn step(micro_batch_size: usize) -> Step {

@@ -12,7 +12,7 @@ fn config(settings: &[&str]) -> RunConfig {
 }
 
 fn total(config: &RunConfig, device: Device, size: usize, recompute: Recompute) -> usize {
-    memory_of(config, device, size, recompute).total()
+    memory_of(config, device, size, recompute).held()
 }
 
 #[test]
