@@ -5,6 +5,7 @@ use tensor::Tensor;
 use tensor::ops::{self, Heads, KeyValueCache, RopeTable};
 
 use crate::Linear;
+use crate::block::Branch;
 
 /// The projections of one attention layer.
 #[derive(Clone, Debug)]
@@ -27,8 +28,8 @@ pub(crate) struct AttentionContext<'a> {
 }
 
 impl Attention {
-    /// `[b, t, d]` → `[b, t, d]`.
-    pub(crate) fn forward(&self, x_btd: &Tensor, context: AttentionContext<'_>) -> Tensor {
+    /// `[b, t, d]` → `[b, t, d]`, with the bias of `output` still to be added.
+    pub(crate) fn branch(&self, x_btd: &Tensor, context: AttentionContext<'_>) -> Branch<'_> {
         let AttentionContext { heads, rope, start, cache } = context;
         let scale = 1.0 / (heads.head_dim as f32).sqrt();
         let qkv = self.qkv.forward(x_btd);
@@ -40,6 +41,6 @@ impl Attention {
             Some(cache) => ops::attention_with_cache(&qkv, &heads, scale, cache),
             None => ops::attention(&qkv, &heads, scale),
         };
-        self.output.forward(&y)
+        Branch { y: ops::linear(&y, &self.output.weight, None), bias: self.output.bias.as_ref() }
     }
 }

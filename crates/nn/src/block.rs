@@ -23,16 +23,23 @@ pub struct Block {
 
 /// The residual stream and what its newest branch adds to it. The addition waits for the norm behind it, because both
 /// are one pass over memory.
-pub(crate) struct Stream {
+pub(crate) struct Stream<'a> {
     pub(crate) x: Tensor,
-    pub(crate) branch: Option<Tensor>,
+    pub(crate) branch: Option<Branch<'a>>,
 }
 
-impl Stream {
+/// What is added to the residual stream: `y + bias`, with one bias for all rows. The bias is added together with `y`: then
+/// its gradient, the sum of the columns of the stream's, is made in the same pass as that.
+pub(crate) struct Branch<'a> {
+    pub(crate) y: Tensor,
+    pub(crate) bias: Option<&'a Tensor>,
+}
+
+impl Stream<'_> {
     /// The stream with its branch added, and the norm of that.
     pub(crate) fn normed(self, norm: &Norm) -> (Tensor, Tensor) {
         match self.branch {
-            Some(branch) => norm.forward_sum(&self.x, &branch),
+            Some(Branch { y, bias }) => norm.forward_sum(&self.x, &y, bias),
             None => (self.x.clone(), norm.forward(&self.x)),
         }
     }
@@ -51,21 +58,22 @@ impl Block {
     }
 
     /// `[b, t, d]` → `[b, t, d]`.
-    pub(crate) fn forward(&self, stream: Stream, context: AttentionContext<'_>) -> Stream {
+    pub(crate) fn forward<'a>(&'a self, stream: Stream<'a>, context: AttentionContext<'_>) -> Stream<'a> {
         match self.placement {
             Placement::Pre => {
                 let (x, normed) = stream.normed(&self.attention_norm);
-                let attended = self.attention.forward(&normed, context);
+                let attended = Stream { branch: Some(self.attention.branch(&normed, context)), x };
                 drop(normed);
-                let (x, normed) = self.mlp_norm.forward_sum(&x, &attended);
-                drop(attended);
-                Stream { x, branch: Some(self.mlp.forward(&normed)) }
+                let (x, normed) = attended.normed(&self.mlp_norm);
+                Stream { x, branch: Some(self.mlp.branch(&normed)) }
             }
             Placement::Post => {
                 // Here a branch never waits: its norm is its own.
                 let x = stream.x;
-                let (_, x) = self.attention_norm.forward_sum(&x, &self.attention.forward(&x, context));
-                let (_, x) = self.mlp_norm.forward_sum(&x, &self.mlp.forward(&x));
+                let branch = self.attention.branch(&x, context);
+                let (_, x) = Stream { x, branch: Some(branch) }.normed(&self.attention_norm);
+                let branch = self.mlp.branch(&x);
+                let (_, x) = Stream { x, branch: Some(branch) }.normed(&self.mlp_norm);
                 Stream { x, branch: None }
             }
         }

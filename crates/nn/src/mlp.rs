@@ -2,6 +2,7 @@
 
 use tensor::{Tensor, ops};
 
+use crate::block::Branch;
 use crate::{Linear, MlpKind};
 
 /// Two matrices around an activation.
@@ -18,11 +19,20 @@ pub struct Mlp {
 impl Mlp {
     /// `[..., d]` → `[..., d]`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
+        self.with_last_bias(x, self.down.bias.as_ref())
+    }
+
+    /// The same, with the bias of `down` still to be added.
+    pub(crate) fn branch(&self, x: &Tensor) -> Branch<'_> {
+        Branch { y: self.with_last_bias(x, None), bias: self.down.bias.as_ref() }
+    }
+
+    fn with_last_bias(&self, x: &Tensor, down_bias: Option<&Tensor>) -> Tensor {
         let layer = ops::Mlp {
             up: &self.up.weight,
             up_bias: self.up.bias.as_ref(),
             down: &self.down.weight,
-            down_bias: self.down.bias.as_ref(),
+            down_bias,
             activation: self.kind.activation(),
         };
         ops::mlp(x, &layer)

@@ -36,16 +36,16 @@ impl Norm {
         }
     }
 
-    /// `x + y`, and the norm of the sum: twice `[..., d]`.
+    /// `x + y + y_bias`, with one bias `[d]` for all rows, and the norm of the sum: twice `[..., d]`.
     #[track_caller]
-    pub fn forward_sum(&self, x: &Tensor, y: &Tensor) -> (Tensor, Tensor) {
+    pub fn forward_sum(&self, x: &Tensor, y: &Tensor, y_bias: Option<&Tensor>) -> (Tensor, Tensor) {
         match self {
             Norm::None => {
-                let sum = ops::add(x, y);
+                let sum = ops::add_with_bias(x, y, y_bias);
                 (sum.clone(), sum)
             }
-            Norm::Rms { gain, eps } => ops::add_rms_norm(x, y, gain, *eps),
-            Norm::Layer { gain, bias, eps } => ops::add_layer_norm(x, y, gain, bias.as_ref(), *eps),
+            Norm::Rms { gain, eps } => ops::add_rms_norm(x, y, y_bias, gain, *eps),
+            Norm::Layer { gain, bias, eps } => ops::add_layer_norm(x, y, y_bias, gain, bias.as_ref(), *eps),
         }
     }
 

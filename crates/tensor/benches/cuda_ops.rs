@@ -1,5 +1,5 @@
 //! The memory-bound operations on an NVIDIA GPU, in bf16, against the bandwidth of a plain copy:
-//! `cargo bench -p tensor --bench cuda_ops -- [--quick] [--toolkit FOLDER] [--kernels FOLDER] [NAME…]`.
+//! `cargo bench -p tensor --bench cuda_ops -- [--quick] [--early] [--toolkit FOLDER] [--kernels FOLDER] [NAME…]`.
 //!
 //! Times are device times of recorded graphs of many launches. Inputs and outputs rotate over more memory than the
 //! second-level cache holds. Bytes are those that an operation must read and write; the tables of rotation angles, gains and
@@ -86,6 +86,8 @@ impl Bench {
             .map(|(_, x)| x.clone())
             .collect();
         let quick = arguments.iter().any(|x| x == "--quick");
+        // Kernels that can start while the one before them ends.
+        tensor::cuda::START_EARLY.store(arguments.iter().any(|x| x == "--early"), std::sync::atomic::Ordering::Relaxed);
         let mut bench = Self { context, quick, only, copy: 0.0, normal };
         bench.copy = bench.copy_bandwidth()?;
         Ok(bench)
@@ -200,12 +202,23 @@ impl Bench {
         let layer = |x: &Tensor| ops::layer_norm(x, &gain, Some(&bias), 1e-5);
         self.report_backward("layer_norm backward", 3 * x, &xs, &ys, layer)?;
         self.report("add_rms_norm", 4 * x, k, |i| {
-            let (sum, y) = ops::add_rms_norm(&at(&xs, i), &at(&ys, i), &parameter, 1e-5);
+            let (sum, y) = ops::add_rms_norm(&at(&xs, i), &at(&ys, i), None, &parameter, 1e-5);
             vec![sum, y]
         })?;
         self.report("add_layer_norm", 4 * x, k, |i| {
-            let (sum, y) = ops::add_layer_norm(&at(&xs, i), &at(&ys, i), &parameter, Some(&parameter), 1e-5);
+            let (sum, y) = ops::add_layer_norm(&at(&xs, i), &at(&ys, i), None, &parameter, Some(&parameter), 1e-5);
             vec![sum, y]
+        })?;
+        // With the bias of the branch, whose gradient is made on the way.
+        let y_bias = ops::cast(&parameter, tensor::DType::Bf16).tracked();
+        let added = |x: &Tensor| ops::add_rms_norm(x, &ys[0], Some(&y_bias), &gain, 1e-5).1;
+        self.report_backward("add_rms_norm backward, y_bias", 3 * x, &xs, &ys, added)?;
+        let added = |x: &Tensor| ops::add_layer_norm(x, &ys[0], Some(&y_bias), &gain, Some(&bias), 1e-5).1;
+        self.report_backward("add_layer_norm backward, y_bias", 3 * x, &xs, &ys, added)?;
+        let mut sums = Tensor::zeros_on(GPU, &[d], tensor::DType::F32);
+        self.report("column sums", x, k, |i| {
+            tensor::cuda::blas::column_sums(&mut sums, 0.0, &xs[i % xs.len()]);
+            Vec::new()
         })?;
         self.report("add", 3 * x, k, |i| vec![ops::add(&at(&xs, i), &at(&ys, i))])
     }

@@ -109,9 +109,10 @@ impl Sink<'_> {
                     accumulate(&mut sum, 1.0);
                     sum
                 } else {
-                    let mut dx = x.new_gradient();
-                    accumulate(&mut dx, 0.0);
-                    ops::add_into(dx, &sum)
+                    // Not the new part apart: whoever sees `dx` sees all of it.
+                    let mut dx = sum.copied_to(sum.device());
+                    accumulate(&mut dx, 1.0);
+                    dx
                 }
             }
         };

@@ -28,7 +28,7 @@ mod pull_back;
 pub use crate::cuda::blas::WORKSPACE_BYTES as MATMUL_WORKSPACE_BYTES;
 pub use activation::{Activation, activation};
 pub use adamw::{ADAMW_STEP_NUMBERS, AdamW, AdamWTensors, adamw, adamw_step_numbers};
-pub use add::add;
+pub use add::{add, add_with_bias};
 pub(crate) use add::add_into;
 pub use add_norm::{add_layer_norm, add_rms_norm};
 pub use attention::{

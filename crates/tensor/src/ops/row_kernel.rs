@@ -1,6 +1,6 @@
 //! How kernels that hold a row of a matrix in registers cut it.
 
-use crate::cuda::{Context, Source};
+use crate::cuda::{Arch, Context, Source};
 use crate::{DType, Tensor};
 
 /// What the kernels share; between `ELEMENT` and an operation's own file.
@@ -50,6 +50,38 @@ impl RowShape {
         (self.resident() * device.n_multiprocessors()).min(n.div_ceil(self.teams())).max(1)
     }
 
+    /// Rows that each team of the backward kernel has on their way to shared memory, three tensors of a row each; 0 if it
+    /// reads them when it needs them, as where they are not of 16-byte vectors.
+    fn stages(&self, gradient: DType, arch: Arch) -> usize {
+        if gradient != self.dtype || self.width * self.dtype.bytes() != 16 {
+            return 0;
+        }
+        let vectors = self.d.div_ceil(self.width).div_ceil(self.team);
+        let stage = 3 * vectors * self.block() * 16;
+        let sums = if self.teams() > 1 { vectors * self.width * self.team * 4 } else { 0 };
+        // The driver takes 1 KiB for each block.
+        let room = (arch.shared_bytes() / self.resident()).saturating_sub(sums + 2048);
+        (room / stage.max(1)).min(3)
+    }
+
+    /// [`RowShape::source`] of a backward kernel, with `STAGES`, and `COLUMN_SUMS` if it sums the columns of the gradient
+    /// that it writes; and its bytes of dynamic shared memory.
+    pub(super) fn backward_source(
+        &self,
+        name: &'static str,
+        parts: &'static [(&'static str, &'static str)],
+        gradient: DType,
+        arch: Arch,
+        column_sums: bool,
+    ) -> (Source, usize) {
+        let stages = self.stages(gradient, arch);
+        let mut source = self.source(name, parts, gradient);
+        source.options.push(format!("-DSTAGES={stages}"));
+        source.options.push(format!("-DCOLUMN_SUMS={}", u8::from(column_sums)));
+        let vectors = self.d.div_ceil(self.width).div_ceil(self.team);
+        (source, stages * 3 * vectors * self.block() * 16)
+    }
+
     /// A source with this shape as `D`, `WIDTH`, `TEAM`, `BLOCK`, `RESIDENT`, and the types of activations and of the
     /// gradient that is written as `ELEMENT` and `GRADIENT`.
     pub(super) fn source(
@@ -72,16 +104,34 @@ impl RowShape {
     }
 }
 
-/// Adds up what every block of a backward kernel left in `partials: [sums.len(), blocks, d]`: one or two sums, each `[d]`.
+/// Adds up what every block of a backward kernel left in `partials: [sums.len(), blocks, d]`: one to three sums, each `[d]`.
 #[allow(unsafe_code)]
 pub(super) fn sum_partials(source: &Source, sums: &mut [&mut Tensor], partials: &Tensor) {
     let &[n_sums, blocks, d] = partials.shape() else { panic!("partial sums are [sums, blocks, d]") };
-    assert!((1..=2).contains(&n_sums) && sums.len() == n_sums, "one or two sums");
+    assert!((1..=3).contains(&n_sums) && sums.len() == n_sums, "one to three sums");
     let pointers: Vec<_> = sums.iter_mut().map(|sum| crate::cuda::Arg::from(&mut **sum)).collect();
-    let arguments = [pointers[0], pointers[n_sums - 1], partials.into(), blocks.into()];
+    let last = n_sums - 1;
+    let arguments = [pointers[0], pointers[1.min(last)], pointers[last], partials.into(), blocks.into()];
     let kernel = partials.cuda().kernel(source, "sum_partials", 0);
     // SAFETY: each sum is [d]; columns from d on are left out, and grid row i reads the i-th [blocks, d] of the partials.
-    unsafe { kernel.run([d.div_ceil(32), n_sums, 1], 512, &arguments) };
+    unsafe { kernel.run_early([d.div_ceil(32), n_sums, 1], 512, &arguments) };
+}
+
+/// Backward kernels of several sizes, with and without sums of columns.
+pub(super) fn backward_sources(
+    name: &'static str,
+    parts: &'static [(&'static str, &'static str)],
+    sizes: &[(DType, usize)],
+) -> Vec<(Source, &'static [Arch])> {
+    let of = |(dtype, d): (DType, usize), column_sums, arch, arches| {
+        (RowShape::of(dtype, d).backward_source(name, parts, dtype, arch, column_sums).0, arches)
+    };
+    let both = |column_sums| {
+        sizes.iter().flat_map(move |&size| {
+            [of(size, column_sums, Arch::Sm(89), Arch::PORTABLE), of(size, column_sums, Arch::Sm90a, Arch::HOPPER)]
+        })
+    };
+    both(false).chain(both(true)).collect()
 }
 
 /// The most elements that one access may have so that every access to a row of `d` elements is aligned.

@@ -23,3 +23,18 @@ pub(super) fn add_into(sum: &mut [f32], x: &[f32]) {
         }
     });
 }
+
+/// `sum = x + y + bias`, with one bias for all rows.
+pub(super) fn add_with_bias(sum: &mut [f32], x: &[f32], y: &[f32], bias: &[f32]) {
+    let d = bias.len().max(1);
+    let chunk = rows_per_task(d) * d;
+    sum.par_chunks_mut(chunk).enumerate().for_each(|(task, sum)| {
+        let at = task * chunk;
+        let rows = sum.chunks_exact_mut(d).zip(x[at..].chunks_exact(d)).zip(y[at..].chunks_exact(d));
+        for ((sum, x), y) in rows {
+            for (((sum, x), y), bias) in sum.iter_mut().zip(x).zip(y).zip(bias) {
+                *sum = x + y + bias;
+            }
+        }
+    });
+}

@@ -4,8 +4,13 @@ mod cpu;
 #[allow(unsafe_code)]
 pub(in crate::ops) mod cuda;
 
-use crate::ops::cast::as_gradient;
-use crate::{Device, Tensor};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::cuda::blas::column_sums;
+use crate::ops::cast::{as_gradient, cast};
+use crate::ops::linear::column_sums_on_cpu;
+use crate::tensor::OnTape;
+use crate::{DType, Device, Tensor};
 
 /// `x + y`, element by element.
 ///
@@ -28,11 +33,73 @@ pub fn add(x: &Tensor, y: &Tensor) -> Tensor {
 
 /// Puts the sum of `x` and `y` on the tape.
 pub(in crate::ops) fn on_tape(sum: Tensor, x: &Tensor, y: &Tensor) -> Tensor {
-    let (x_, y_) = (x.place(), y.place());
-    Tensor::from_op(sum, &[x, y], move |dsum, sink| {
+    with_bias_on_tape(sum, x, y, None, SumsOfColumns::default())
+}
+
+/// The sums of the columns of a gradient, if who completes it also sums them; else there is nothing in it.
+pub(in crate::ops) type SumsOfColumns = Arc<Mutex<Option<Tensor>>>;
+
+/// Puts `x + y + bias` on the tape, with one `bias: [d]` for all rows, whose gradient is the sum of the columns of the
+/// sum's.
+pub(in crate::ops) fn with_bias_on_tape(
+    sum: Tensor,
+    x: &Tensor,
+    y: &Tensor,
+    bias: Option<&Tensor>,
+    sums: SumsOfColumns,
+) -> Tensor {
+    let (x_, y_, bias_) = (x.place(), y.place(), bias.map(Tensor::place));
+    let inputs: Vec<&Tensor> = [x, y].into_iter().chain(bias).collect();
+    Tensor::from_op(sum, &inputs, move |dsum, sink| {
+        if let Some(bias) = bias_.filter(|bias| sink.wants(bias)) {
+            let known = sums.lock().unwrap_or_else(PoisonError::into_inner).take();
+            match (known, dsum.device()) {
+                (Some(dbias), _) => sink.add(&bias, cast(&dbias, bias.gradient_dtype())),
+                (None, Device::Cpu) => {
+                    let mut dbias = Tensor::unspecified(bias.shape(), DType::F32);
+                    column_sums_on_cpu(dbias.f32s_mut(), dsum.f32s());
+                    sink.add(&bias, dbias);
+                }
+                (None, Device::Cuda(_)) => sink.accumulate(&bias, |dbias, beta| column_sums(dbias, beta, &dsum)),
+            }
+        }
         sink.add(&x_, as_gradient(dsum.clone(), &x_));
         sink.add(&y_, as_gradient(dsum, &y_));
     })
+}
+
+/// `x + y + bias`, with one bias for all rows: the residual connection of a branch that ends in a linear map.
+///
+/// # Shapes
+/// `x` and `y` of one shape `[..., d]`, `bias: [d]`, all of one dtype → that shape.
+///
+/// # Panics
+/// If the shapes or the dtypes differ.
+#[track_caller]
+pub fn add_with_bias(x: &Tensor, y: &Tensor, bias: Option<&Tensor>) -> Tensor {
+    let Some(bias) = bias else { return add(x, y) };
+    check_bias("add_with_bias", x, y, bias);
+    let mut sum = Tensor::unspecified_on(x.device(), x.shape(), x.dtype());
+    match x.device() {
+        Device::Cpu => cpu::add_with_bias(sum.f32s_mut(), x.f32s(), y.f32s(), bias.f32s()),
+        Device::Cuda(_) => cuda::add_with_bias(&mut sum, x, y, bias),
+    }
+    with_bias_on_tape(sum, x, y, Some(bias), SumsOfColumns::default())
+}
+
+#[track_caller]
+pub(in crate::ops) fn check_bias(operation: &str, x: &Tensor, y: &Tensor, bias: &Tensor) {
+    let (_, d) = x.rows();
+    assert!(x.shape() == y.shape(), "{operation}: x is {:?}, so y must be too, not {:?}", x.shape(), y.shape());
+    assert!(
+        bias.shape() == [d] && y.dtype() == x.dtype() && bias.dtype() == x.dtype(),
+        "{operation}: x is {:?} of {}, so the bias must be [{d}] of {}, not {:?} of {}",
+        x.shape(),
+        x.dtype(),
+        x.dtype(),
+        bias.shape(),
+        bias.dtype()
+    );
 }
 
 /// `sum + x`, in the memory of `sum` if nothing shares it.
@@ -74,7 +141,30 @@ mod tests {
     }
 
     #[test]
+    fn a_bias_for_all_rows_is_added_and_has_their_sum_as_gradient_on_every_device() {
+        for case @ (_, dtype) in cases() {
+            for (n, d) in [(0, 5), (1, 1), (3, 17), (300, 768), (1000, 33)] {
+                let [x, y, dsum] = [1, 2, 3].map(|stream| rounded(&random(&[n, d], stream), dtype));
+                let bias = rounded(&random(&[d], 4), dtype);
+                let [x_, y_, bias_] = [&x, &y, &bias].map(|x| placed(x, case).tracked());
+                let expected = Tensor::from_fn(&[n, d], |i| x.f32s()[i] + y.f32s()[i] + bias.f32s()[i % d]);
+                let sum = add_with_bias(&x_, &y_, Some(&bias_));
+                assert_close(&sum, &rounded(&expected, dtype), Tolerance::EXACT);
+                let gradients = weighted_sum(&sum, &dsum).backward();
+                assert_close(gradients.get(&x_).unwrap(), &dsum, Tolerance::EXACT);
+                let column = |j| (0..n).map(|i| f64::from(dsum.f32s()[i * d + j])).sum::<f64>() as f32;
+                let tolerance = Tolerance { absolute: 1e-4, relative: 1e-5 };
+                assert_close(gradients.get(&bias_).unwrap(), &Tensor::from_fn(&[d], column), tolerance);
+            }
+        }
+    }
+
+    #[test]
     fn gradients_equal_finite_differences() {
+        check_gradients(
+            |[x, y, b]| add_with_bias(x, y, Some(b)),
+            [random(&[2, 5], 1), random(&[2, 5], 2), random(&[5], 3)],
+        );
         check_gradients(|[x, y]| add(x, y), [random(&[2, 5], 1), random(&[2, 5], 2)]);
     }
 

@@ -73,7 +73,7 @@ impl Shape {
         let (threads, blocks, cluster, resident) = if wide { cut } else { (threads, THREADS / threads, 1, true) };
         let part = vectors.div_ceil(cluster);
         // The driver takes 1 KiB for each block, the kernel itself has less than 1 KiB.
-        let capacity = (shared_bytes(arch) / blocks - 2048) / vector_bytes;
+        let capacity = (arch.shared_bytes() / blocks - 2048) / vector_bytes;
         let (stages, resident) = match vector_bytes {
             16 if part > 0 && resident => ((capacity / part).clamp(1, MAX_STAGES), part.min(capacity)),
             _ => (1, 0), // too small for copies that do not wait
@@ -98,15 +98,6 @@ impl Shape {
         ];
         let parts = &[ELEMENT, ("cross_entropy.cu", include_str!("cross_entropy.cu"))];
         Source { name: "cross_entropy", parts, options }
-    }
-}
-
-/// Shared memory of a multiprocessor.
-fn shared_bytes(arch: Arch) -> usize {
-    match arch {
-        Arch::Sm90a | Arch::Sm(90 | 100 | 103) => 228 << 10,
-        Arch::Sm(80 | 87) => 164 << 10,
-        Arch::Sm(_) => 100 << 10,
     }
 }
 
@@ -215,7 +206,7 @@ mod tests {
                 let stride = v.next_multiple_of(8);
                 for cut in CUTS {
                     let shape = Shape::of_cut(dtype, v, stride, arch, cut);
-                    assert!(shape.blocks * (shape.shared_bytes() + 2048) <= shared_bytes(arch), "{v}: {shape:?}");
+                    assert!(shape.blocks * (shape.shared_bytes() + 2048) <= arch.shared_bytes(), "{v}: {shape:?}");
                     assert!(shape.resident * shape.cluster < v.div_ceil(shape.width) + shape.cluster);
                     assert!(shape.width * dtype.bytes() == 16 && shape.threads * shape.cluster <= THREADS);
                 }

@@ -1,7 +1,7 @@
 //! A team of threads for each row, which stays in registers.
 
 use crate::cuda::{Arch, Arg, Source};
-use crate::ops::row_kernel::{ROWS, RowShape, sum_partials};
+use crate::ops::row_kernel::{ROWS, RowShape, backward_sources, sum_partials};
 use crate::{DType, Tensor};
 
 /// What forward writes: `y: [n, d]`, `mean: [n]`, `inv_std: [n]`.
@@ -22,14 +22,17 @@ pub(super) struct Saved<'a> {
 
 const FILE: (&str, &str) = ("layer_norm.cu", include_str!("layer_norm.cu"));
 
+const PARTS: &[(&str, &str)] = &[crate::cuda::ELEMENT, ROWS, FILE];
+
 fn source(shape: RowShape, gradient: DType) -> Source {
-    shape.source("layer_norm", &[crate::cuda::ELEMENT, ROWS, FILE], gradient)
+    shape.source("layer_norm", PARTS, gradient)
 }
 
 /// Sources for CI, with the architectures they must compile for.
 pub(in crate::ops) fn sources() -> Vec<(Source, &'static [Arch])> {
     let sizes = [(DType::Bf16, 768), (DType::Bf16, 2048), (DType::Bf16, 8192), (DType::F32, 768), (DType::F32, 33)];
-    sizes.map(|(dtype, d)| (source(RowShape::of(dtype, d), dtype), Arch::PORTABLE)).to_vec()
+    let forward = sizes.map(|(dtype, d)| (source(RowShape::of(dtype, d), dtype), Arch::PORTABLE));
+    forward.into_iter().chain(backward_sources("layer_norm", PARTS, &sizes)).collect()
 }
 
 /// Writes all outputs.
@@ -41,14 +44,15 @@ pub(super) fn forward(outputs: Outputs<'_>, x: &Tensor, gain: &Tensor, bias: Opt
     let (bias, n_rows) = (Arg::optional(bias), n.into());
     let arguments = [y.into(), mean.into(), inv_std.into(), x.into(), gain.into(), bias, n_rows, eps.into()];
     // SAFETY: y and x are [n, d], statistics [n], gain and bias [d]; rows from n on and columns from d on are left out.
-    unsafe { kernel.run([n.div_ceil(shape.teams()), 1, 1], shape.block(), &arguments) };
+    unsafe { kernel.run_early([n.div_ceil(shape.teams()), 1, 1], shape.block(), &arguments) };
 }
 
-/// [`forward`] of `sum = x + addend`, which is written too.
+/// [`forward`] of `sum = x + addend + addend_bias`, which is written too.
 pub(super) fn add_forward(
     outputs: Outputs<'_>,
     sum: &mut Tensor,
     [x, addend]: [&Tensor; 2],
+    addend_bias: Option<&Tensor>,
     gain: &Tensor,
     bias: Option<&Tensor>,
     eps: f32,
@@ -65,23 +69,25 @@ pub(super) fn add_forward(
         sum.into(),
         x.into(),
         addend.into(),
+        Arg::optional(addend_bias),
         gain.into(),
         bias,
         n_rows,
         eps.into(),
     ];
     // SAFETY: as in `forward`; the sum and the addend have the shape of x.
-    unsafe { kernel.run([n.div_ceil(shape.teams()), 1, 1], shape.block(), &arguments) };
+    unsafe { kernel.run_early([n.div_ceil(shape.teams()), 1, 1], shape.block(), &arguments) };
 }
 
-/// Sets `dx ← beta · dx + the gradient of x` and writes `dgain` and `dbias`.
-pub(super) fn backward(dx: &mut Tensor, beta: f32, [dgain, dbias]: [&mut Tensor; 2], dy: &Tensor, saved: &Saved<'_>) {
+/// Sets `dx ← beta · dx + the gradient of x`, and writes `sums`: `dgain`, `dbias`, and the sums of the columns of the new
+/// `dx` if there is a third.
+pub(super) fn backward(dx: &mut Tensor, beta: f32, sums: &mut [&mut Tensor], dy: &Tensor, saved: &Saved<'_>) {
     let Saved { x, gain, mean, inv_std } = *saved;
     let (n, d) = x.rows();
     let (device, shape) = (x.cuda(), RowShape::of(x.dtype(), d));
-    let source = source(shape, dx.dtype());
+    let (source, shared) = shape.backward_source("layer_norm", PARTS, dx.dtype(), device.arch(), sums.len() == 3);
     let blocks = shape.backward_blocks(device, n);
-    let mut partial = Tensor::unspecified_on(dx.device(), &[2, blocks, d], DType::F32);
+    let mut partial = Tensor::unspecified_on(dx.device(), &[sums.len(), blocks, d], DType::F32);
     let arguments = [
         dx.into(),
         beta.into(),
@@ -93,7 +99,10 @@ pub(super) fn backward(dx: &mut Tensor, beta: f32, [dgain, dbias]: [&mut Tensor;
         inv_std.into(),
         n.into(),
     ];
-    // SAFETY: dx, dy and x are [n, d]; every block writes its own rows of the partial sums.
-    unsafe { device.kernel(&source, "layer_norm_backward", 0).run([blocks, 1, 1], shape.block(), &arguments) };
-    sum_partials(&source, &mut [dgain, dbias], &partial);
+    // SAFETY: dx, dy and x are [n, d]; every block writes its own rows of the partial sums, of which there are as many as
+    // the source is made for.
+    unsafe {
+        device.kernel(&source, "layer_norm_backward", shared).run_early([blocks, 1, 1], shape.block(), &arguments)
+    };
+    sum_partials(&source, sums, &partial);
 }

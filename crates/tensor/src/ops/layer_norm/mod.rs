@@ -8,6 +8,9 @@ pub(in crate::ops) mod cuda;
 #[cfg(test)]
 mod tests;
 
+use std::sync::PoisonError;
+
+use crate::ops::add::{SumsOfColumns, with_bias_on_tape};
 use crate::tensor::OnTape;
 use crate::{DType, Device, Tensor};
 
@@ -40,13 +43,15 @@ pub fn layer_norm(x: &Tensor, gain: &Tensor, bias: Option<&Tensor>, eps: f32) ->
             cuda::forward(outputs, x, gain, bias, eps);
         }
     }
-    on_tape(y, [mean, inv_std], x, gain, bias)
+    on_tape(y, [mean, inv_std], x, gain, bias, None)
 }
 
-/// `x + addend`, and the norm of it, in one kernel. For tensors on a GPU, of the shapes that [`layer_norm`] wants.
+/// `x + addend + addend_bias`, and the norm of it, in one kernel. For tensors on a GPU, of the shapes that [`layer_norm`]
+/// wants.
 pub(in crate::ops) fn add_on_gpu(
     x: &Tensor,
     addend: &Tensor,
+    addend_bias: Option<&Tensor>,
     gain: &Tensor,
     bias: Option<&Tensor>,
     eps: f32,
@@ -54,18 +59,30 @@ pub(in crate::ops) fn add_on_gpu(
     let [mut y, mut sum] = [(); 2].map(|()| Tensor::unspecified_on(x.device(), x.shape(), x.dtype()));
     let [mut mean, mut inv_std] = [(); 2].map(|()| Tensor::unspecified_on(x.device(), &[x.rows().0], DType::F32));
     let outputs = cuda::Outputs { y: &mut y, mean: &mut mean, inv_std: &mut inv_std };
-    cuda::add_forward(outputs, &mut sum, [x, addend], gain, bias, eps);
-    let sum = crate::ops::add::on_tape(sum, x, addend);
-    let y = on_tape(y, [mean, inv_std], &sum, gain, bias);
+    cuda::add_forward(outputs, &mut sum, [x, addend], addend_bias, gain, bias, eps);
+    let sums = SumsOfColumns::default();
+    let sum = with_bias_on_tape(sum, x, addend, addend_bias, sums.clone());
+    let sums = addend_bias.filter(|bias| bias.is_tracked()).map(|_| sums);
+    let y = on_tape(y, [mean, inv_std], &sum, gain, bias, sums);
     (sum, y)
 }
 
-fn on_tape(y: Tensor, statistics: [Tensor; 2], x: &Tensor, gain: &Tensor, bias: Option<&Tensor>) -> Tensor {
+/// Backward also leaves the sums of the columns of `dx` in `sums`, if there are any: for the node just before this one,
+/// whose gradient is complete once this one has run.
+fn on_tape(
+    y: Tensor,
+    statistics: [Tensor; 2],
+    x: &Tensor,
+    gain: &Tensor,
+    bias: Option<&Tensor>,
+    sums: Option<SumsOfColumns>,
+) -> Tensor {
     let (x_, gain_, bias_) = (x.clone(), gain.clone(), bias.map(Tensor::place));
     let inputs: Vec<&Tensor> = [x, gain].into_iter().chain(bias).collect();
     Tensor::from_op(y, &inputs, move |dy, sink| {
         let [mean, inv_std] = &statistics;
         let [mut dgain, mut dbias] = [(); 2].map(|()| gain_.new_gradient());
+        let mut of_columns = sums.as_ref().map(|_| gain_.new_gradient());
         let mut backward = |dx: &mut Tensor, beta| match x_.device() {
             Device::Cpu => {
                 let saved = cpu::Saved { x: x_.f32s(), gain: gain_.f32s(), mean: mean.f32s(), inv_std: inv_std.f32s() };
@@ -73,13 +90,18 @@ fn on_tape(y: Tensor, statistics: [Tensor; 2], x: &Tensor, gain: &Tensor, bias: 
             }
             Device::Cuda(_) => {
                 let saved = cuda::Saved { x: &x_, gain: &gain_, mean, inv_std };
-                cuda::backward(dx, beta, [&mut dgain, &mut dbias], &dy, &saved);
+                let mut outputs: Vec<&mut Tensor> =
+                    [&mut dgain, &mut dbias].into_iter().chain(&mut of_columns).collect();
+                cuda::backward(dx, beta, &mut outputs, &dy, &saved);
             }
         };
         if sink.wants(&x_) {
             sink.accumulate(&x_, backward);
         } else {
             backward(&mut Tensor::unspecified_on(x_.device(), x_.shape(), x_.dtype()), 0.0);
+        }
+        if let Some(sums) = sums {
+            *sums.lock().unwrap_or_else(PoisonError::into_inner) = of_columns;
         }
         sink.add(&gain_, dgain);
         if let Some(bias) = bias_ {

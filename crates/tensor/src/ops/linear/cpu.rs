@@ -52,7 +52,7 @@ fn repeat_rows(y: &mut [f32], row: &[f32]) {
 }
 
 /// Sums the rows of `x`: within tasks of fixed size first, then over tasks.
-fn column_sums(sums: &mut [f32], x: &[f32]) {
+pub(in crate::ops) fn column_sums(sums: &mut [f32], x: &[f32]) {
     let d = sums.len();
     let partial: Vec<Vec<f32>> = x
         .par_chunks((8 * rows_per_task(d) * d).max(1))

@@ -5,6 +5,8 @@ pub(in crate::ops) mod cuda;
 #[cfg(test)]
 mod tests;
 
+pub(in crate::ops) use cpu::column_sums as column_sums_on_cpu;
+
 use crate::{Device, Tensor};
 
 // Dims: n rows (all leading dimensions of x) · i inputs · o outputs

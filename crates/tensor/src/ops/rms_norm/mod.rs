@@ -8,6 +8,9 @@ pub(in crate::ops) mod cuda;
 #[cfg(test)]
 mod tests;
 
+use std::sync::PoisonError;
+
+use crate::ops::add::{SumsOfColumns, with_bias_on_tape};
 use crate::tensor::OnTape;
 use crate::{DType, Device, Tensor};
 
@@ -31,23 +34,34 @@ pub fn rms_norm(x: &Tensor, gain: &Tensor, eps: f32) -> Tensor {
         Device::Cpu => cpu::forward(y.f32s_mut(), inv_rms.f32s_mut(), x.f32s(), gain.f32s(), eps),
         Device::Cuda(_) => cuda::forward(&mut y, &mut inv_rms, x, gain, eps),
     }
-    on_tape(y, inv_rms, x, gain)
+    on_tape(y, inv_rms, x, gain, None)
 }
 
-/// `x + addend`, and the norm of it, in one kernel. For tensors on a GPU, of the shapes that [`rms_norm`] wants.
-pub(in crate::ops) fn add_on_gpu(x: &Tensor, addend: &Tensor, gain: &Tensor, eps: f32) -> (Tensor, Tensor) {
+/// `x + addend + addend_bias`, and the norm of it, in one kernel. For tensors on a GPU, of the shapes that [`rms_norm`]
+/// wants.
+pub(in crate::ops) fn add_on_gpu(
+    x: &Tensor,
+    addend: &Tensor,
+    addend_bias: Option<&Tensor>,
+    gain: &Tensor,
+    eps: f32,
+) -> (Tensor, Tensor) {
     let [mut y, mut sum] = [(); 2].map(|()| Tensor::unspecified_on(x.device(), x.shape(), x.dtype()));
     let mut inv_rms = Tensor::unspecified_on(x.device(), &[x.rows().0], DType::F32);
-    cuda::add_forward([&mut y, &mut inv_rms, &mut sum], x, addend, gain, eps);
-    let sum = crate::ops::add::on_tape(sum, x, addend);
-    let y = on_tape(y, inv_rms, &sum, gain);
+    cuda::add_forward([&mut y, &mut inv_rms, &mut sum], [x, addend], addend_bias, gain, eps);
+    let sums = SumsOfColumns::default();
+    let sum = with_bias_on_tape(sum, x, addend, addend_bias, sums.clone());
+    let y = on_tape(y, inv_rms, &sum, gain, addend_bias.filter(|bias| bias.is_tracked()).map(|_| sums));
     (sum, y)
 }
 
-fn on_tape(y: Tensor, inv_rms: Tensor, x: &Tensor, gain: &Tensor) -> Tensor {
+/// Backward also leaves the sums of the columns of `dx` in `sums`, if there are any: for the node just before this one,
+/// whose gradient is complete once this one has run.
+fn on_tape(y: Tensor, inv_rms: Tensor, x: &Tensor, gain: &Tensor, sums: Option<SumsOfColumns>) -> Tensor {
     let (x_, gain_) = (x.clone(), gain.clone());
     Tensor::from_op(y, &[x, gain], move |dy, sink| {
         let mut dgain = gain_.new_gradient();
+        let mut of_columns = sums.as_ref().map(|_| gain_.new_gradient());
         let mut backward = |dx: &mut Tensor, beta| match x_.device() {
             Device::Cpu => {
                 let saved = cpu::Saved { x: x_.f32s(), gain: gain_.f32s(), inv_rms: inv_rms.f32s() };
@@ -55,13 +69,17 @@ fn on_tape(y: Tensor, inv_rms: Tensor, x: &Tensor, gain: &Tensor) -> Tensor {
             }
             Device::Cuda(_) => {
                 let saved = cuda::Saved { x: &x_, gain: &gain_, inv_rms: &inv_rms };
-                cuda::backward(dx, beta, &mut dgain, &dy, &saved);
+                let mut outputs: Vec<&mut Tensor> = [&mut dgain].into_iter().chain(&mut of_columns).collect();
+                cuda::backward(dx, beta, &mut outputs, &dy, &saved);
             }
         };
         if sink.wants(&x_) {
             sink.accumulate(&x_, backward);
         } else {
             backward(&mut Tensor::unspecified_on(x_.device(), x_.shape(), x_.dtype()), 0.0);
+        }
+        if let Some(sums) = sums {
+            *sums.lock().unwrap_or_else(PoisonError::into_inner) = of_columns;
         }
         sink.add(&gain_, dgain);
     })
