@@ -25,6 +25,7 @@ __device__ __forceinline__ void forward(
     }
     EACH_VECTOR(i) {
         float g[WIDTH], b[WIDTH] = {}, out[WIDTH];
+        asm volatile("" ::: "memory"); // parameters of one vector at a time are enough registers
         load(g, gain + column(i));
         if (bias) load(b, bias + column(i));
         EACH_ELEMENT(j) out[j] = g[j] * ((values[i][j] - m) * r) + b[j];
@@ -32,7 +33,10 @@ __device__ __forceinline__ void forward(
     }
 }
 
-extern "C" __global__ __launch_bounds__(BLOCK) void layer_norm_forward(
+// A row passes through two reductions, each of which is waited for: more rows at a time keep the memory busy.
+constexpr int FORWARD_BLOCKS = sizeof(T) == 2 && BLOCK == 256 ? 6 : 1; // of a multiprocessor, at the least
+
+extern "C" __global__ __launch_bounds__(BLOCK, FORWARD_BLOCKS) void layer_norm_forward(
     T* y, float* mean, float* inv_std, const T* x, const float* gain, const float* bias, u32 n, float eps) {
     wait_for_kernels_before();
     forward<false>(y, mean, inv_std, nullptr, x, nullptr, nullptr, gain, bias, n, eps);
