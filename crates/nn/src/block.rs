@@ -52,7 +52,7 @@ impl Block {
         let forward = move |inputs: &[Tensor]| {
             let context = AttentionContext { heads, rope: rope.as_ref(), start: 0, cache: None };
             let Stream { x, branch } = block.forward(Stream { x: inputs[0].clone(), branch: None }, context);
-            branch.map_or(x.clone(), |branch| ops::add(&x, &branch))
+            branch.map_or(x.clone(), |Branch { y, bias }| ops::add_with_bias(&x, &y, bias))
         };
         recompute(forward, std::slice::from_ref(x))
     }

@@ -29,9 +29,9 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use crate::Gradients;
     use crate::ops::{add, linear, rms_norm, swiglu, weighted_sum};
     use crate::testing::{Tolerance, assert_close, cases, placed, random};
-    use crate::Gradients;
 
     /// A residual block: norm, gated layer, and the way around them.
     fn block(x: &Tensor, [gain, up, down]: &[Tensor; 3]) -> Tensor {

@@ -28,8 +28,8 @@ mod pull_back;
 pub use crate::cuda::blas::WORKSPACE_BYTES as MATMUL_WORKSPACE_BYTES;
 pub use activation::{Activation, activation};
 pub use adamw::{ADAMW_STEP_NUMBERS, AdamW, AdamWTensors, adamw, adamw_step_numbers};
-pub use add::{add, add_with_bias};
 pub(crate) use add::add_into;
+pub use add::{add, add_with_bias};
 pub use add_norm::{add_layer_norm, add_rms_norm};
 pub use attention::{
     AttentionOptions, Heads, KeyValueCache, attention, attention_with, attention_with_cache, cached_attention,
