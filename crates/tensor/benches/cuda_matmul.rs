@@ -155,7 +155,11 @@ impl Bench {
         };
         if gelu == Gelu::Before {
             self.product(&format!("{name} dx · GELU′"), [n, i, o], times, || {
-                input_gradient(Epilogue::GeluGradient { pre_activation: &x });
+                input_gradient(Epilogue::GeluGradient { pre_activation: &x, column_sums: None });
+            })?;
+            let mut sums = Tensor::zeros_on(GPU, &[i], DType::Bf16);
+            self.product(&format!("{name} dx · GELU′, dbias"), [n, i, o], 0, || {
+                input_gradient(Epilogue::GeluGradient { pre_activation: &x, column_sums: Some(&mut sums) });
             })?;
         }
         let times_plain = if gelu == Gelu::Before { 0 } else { times };

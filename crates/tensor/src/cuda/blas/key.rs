@@ -32,19 +32,24 @@ pub(super) enum Kind {
     None,
     Bias,
     Gelu { bias: bool, kept: bool },
-    GeluGradient,
+    GeluGradient { sums: bool },
     RowSums,
 }
 
 impl Kind {
     /// Whether it reads or writes a second matrix of the size of the output.
     pub(super) fn has_pre_activation(self) -> bool {
-        matches!(self, Kind::Gelu { kept: true, .. } | Kind::GeluGradient)
+        matches!(self, Kind::Gelu { kept: true, .. } | Kind::GeluGradient { .. })
+    }
+
+    /// Whether it sums rows or columns, which can be a step of its own.
+    pub(super) fn has_sums(self) -> bool {
+        matches!(self, Kind::RowSums | Kind::GeluGradient { sums: true })
     }
 
     /// Whether it reads or writes a vector.
     pub(super) fn has_vector(self) -> bool {
-        matches!(self, Kind::Bias | Kind::Gelu { bias: true, .. } | Kind::RowSums)
+        matches!(self, Kind::Bias | Kind::Gelu { bias: true, .. }) || self.has_sums()
     }
 }
 
@@ -72,7 +77,7 @@ impl Key {
                 Epilogue::Gelu { bias, pre_activation } => {
                     Kind::Gelu { bias: bias.is_some(), kept: pre_activation.is_some() }
                 }
-                Epilogue::GeluGradient { .. } => Kind::GeluGradient,
+                Epilogue::GeluGradient { column_sums, .. } => Kind::GeluGradient { sums: column_sums.is_some() },
                 Epilogue::RowSums(_) => Kind::RowSums,
             },
         }
@@ -83,8 +88,13 @@ impl Key {
         [self.m, self.n, self.k].contains(&0)
     }
 
-    pub(super) fn without_epilogue(&self) -> Self {
-        Self { epilogue: Kind::None, ..self.clone() }
+    pub(super) fn without_sums(&self) -> Self {
+        let epilogue = match self.epilogue {
+            Kind::RowSums => Kind::None,
+            Kind::GeluGradient { .. } => Kind::GeluGradient { sums: false },
+            other => other,
+        };
+        Self { epilogue, ..self.clone() }
     }
 }
 
@@ -109,7 +119,8 @@ impl fmt::Display for Key {
             Kind::Gelu { bias: true, kept: false } => "gelu_bias",
             Kind::Gelu { bias: false, kept: true } => "gelu_kept",
             Kind::Gelu { bias: true, kept: true } => "gelu_bias_kept",
-            Kind::GeluGradient => "gelu_gradient",
+            Kind::GeluGradient { sums: false } => "gelu_gradient",
+            Kind::GeluGradient { sums: true } => "gelu_gradient_sums",
             Kind::RowSums => "row_sums",
         };
         write!(f, " {epilogue}")

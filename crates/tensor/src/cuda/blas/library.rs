@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cudarc::cublaslt::{result, sys};
 
 use super::Pointers;
-use super::key::{Key, Kind};
+use super::key::Key;
 use super::plan::Plan;
 use super::tune::Choice;
 use crate::Error;
@@ -72,7 +72,7 @@ impl Blas {
             let way = match Plan::new(&library, key, pointers)? {
                 None => Way::Unsupported,
                 Some(mut plan) => match self.chosen.get(&key.to_string()) {
-                    Some(Choice::Separate) if key.epilogue == Kind::RowSums => Way::Separate,
+                    Some(Choice::Separate) if key.epilogue.has_sums() => Way::Separate,
                     Some(Choice::Algorithm { version, data }) if *version == library.version => {
                         plan.choose_checked(&library, *data);
                         Way::Planned(plan)

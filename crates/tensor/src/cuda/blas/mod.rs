@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use super::{Context, or_unwind};
 use crate::{DType, Tensor};
-use key::{Key, Kind};
+use key::Key;
 pub(super) use library::Blas;
 pub use library::WORKSPACE_BYTES;
 
@@ -99,6 +99,8 @@ pub enum Epilogue<'a> {
     GeluGradient {
         /// `[m, n]`
         pre_activation: &'a Tensor,
+        /// `[n]`: the sums of the columns of `out`, the gradient of a bias, are written there.
+        column_sums: Option<&'a mut Tensor>,
     },
     /// Writes the sums over k of the left operand, `[m]`: with `a = dyᵀ` that is the gradient of a bias.
     RowSums(&'a mut Tensor),
@@ -147,15 +149,14 @@ pub fn matmul(mut product: Product<'_>) {
     if !key.is_empty() && or_unwind(run(&context, &key, &pointers, beta)) {
         return;
     }
-    let mut key = key;
-    if key.epilogue == Kind::RowSums {
-        plain::row_sums(&context, &key, &pointers);
-        key = key.without_epilogue();
-        if !key.is_empty() && or_unwind(run(&context, &key, &pointers, beta)) {
-            return;
-        }
+    let alone = key.without_sums();
+    let two_steps = alone != key;
+    if !two_steps || alone.is_empty() || !or_unwind(run(&context, &alone, &pointers, beta)) {
+        plain::matmul(&context, &alone, &pointers, beta);
     }
-    plain::matmul(&context, &key, &pointers, beta);
+    if two_steps {
+        plain::sums_of_epilogue(&context, &key, &pointers);
+    }
 }
 
 /// `false` if cuBLASLt cannot do it, or does it slower than in two steps.
@@ -212,7 +213,13 @@ fn check(product: &mut Product<'_>) -> Pointers {
             });
             (bias.map_or(0, |bias| vector(bias, n)), kept)
         }
-        Epilogue::GeluGradient { pre_activation } => (0, matrix(pre_activation)),
+        Epilogue::GeluGradient { pre_activation, column_sums } => {
+            let sums = column_sums.as_mut().map_or(0, |sums| {
+                assert!(sums.is_unique(), "matmul: the column sums are shared");
+                vector(sums, n)
+            });
+            (sums, matrix(pre_activation))
+        }
         Epilogue::RowSums(sums) => {
             assert!(sums.is_unique() && transposed, "matmul: row sums are of an unshared transposed operand");
             (vector(sums, m), 0)

@@ -41,7 +41,7 @@ pub(super) fn matmul(context: &Arc<Context>, key: &Key, pointers: &Pointers, bet
         Kind::None | Kind::RowSums => 0,
         Kind::Bias => 1,
         Kind::Gelu { .. } => 2,
-        Kind::GeluGradient => 3u32,
+        Kind::GeluGradient { .. } => 3u32,
     };
     let count = |x: usize| Arg::U64(x as u64);
     let arguments = [
@@ -68,9 +68,13 @@ pub(super) fn matmul(context: &Arc<Context>, key: &Key, pointers: &Pointers, bet
     unsafe { kernel.run([tiles, 1, 1], 256, &arguments) };
 }
 
-/// Writes the sums over k of the transposed left operand.
-pub(super) fn row_sums(context: &Arc<Context>, key: &Key, pointers: &Pointers) {
-    let rows = Rows { dtype: key.input, pointer: pointers.a, n: key.k, d: key.m, stride: key.a.stride };
+/// Writes the sums that a product's epilogue asks for, once the product is there: of the rows of the transposed left
+/// operand, over k, or of the columns of the output.
+pub(super) fn sums_of_epilogue(context: &Arc<Context>, key: &Key, pointers: &Pointers) {
+    let rows = match key.epilogue {
+        Kind::RowSums => Rows { dtype: key.input, pointer: pointers.a, n: key.k, d: key.m, stride: key.a.stride },
+        _ => Rows { dtype: key.output, pointer: pointers.out, n: key.m, d: key.n, stride: key.out.stride },
+    };
     sum_rows(context, Arg::Pointer(pointers.vector), key.output, 0.0, &rows);
 }
 

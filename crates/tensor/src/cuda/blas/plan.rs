@@ -140,7 +140,8 @@ impl Description {
             Kind::Gelu { bias: true, kept: false } => sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_GELU_BIAS,
             Kind::Gelu { bias: false, kept: true } => sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_GELU_AUX,
             Kind::Gelu { bias: true, kept: true } => sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_GELU_AUX_BIAS,
-            Kind::GeluGradient => sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_DGELU,
+            Kind::GeluGradient { sums: false } => sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_DGELU,
+            Kind::GeluGradient { sums: true } => sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_DGELU_BGRAD,
             Kind::RowSums => sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BGRADB,
         };
         this.set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue)?;

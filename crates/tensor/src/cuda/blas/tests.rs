@@ -107,16 +107,18 @@ fn epilogues_equal_those_of_the_plain_kernel() {
                 [(m, k, 1), (k, n, 2)].map(|(rows, columns, stream)| placed(&random(&[rows, columns], stream), case));
             let bias = placed(&random(&[n], 3), case);
             let given = placed(&random(&[m, n], 4), case);
-            for kind in 0..5 {
+            for kind in 0..6 {
                 let run = |plain: bool| {
                     let mut out = Tensor::unspecified_on(device, &[m, n], dtype);
                     let mut kept = Tensor::zeros_on(device, &[m, n], dtype);
+                    let mut sums = Tensor::zeros_on(device, &[n], dtype);
                     let epilogue = match kind {
                         0 => Epilogue::Bias(&bias),
                         1 => Epilogue::Gelu { bias: Some(&bias), pre_activation: Some(&mut kept) },
                         2 => Epilogue::Gelu { bias: None, pre_activation: Some(&mut kept) },
                         3 => Epilogue::Gelu { bias: Some(&bias), pre_activation: None },
-                        _ => Epilogue::GeluGradient { pre_activation: &given },
+                        4 => Epilogue::GeluGradient { pre_activation: &given, column_sums: None },
+                        _ => Epilogue::GeluGradient { pre_activation: &given, column_sums: Some(&mut sums) },
                     };
                     let out_ = MatrixMut::of(&mut out);
                     let mut product =
@@ -124,13 +126,18 @@ fn epilogues_equal_those_of_the_plain_kernel() {
                     if plain {
                         let (key, pointers) = (Key::of(&product), check(&mut product));
                         super::plain::matmul(a.cuda(), &key, &pointers, 0.0);
+                        if kind == 5 {
+                            super::plain::sums_of_epilogue(a.cuda(), &key, &pointers);
+                        }
                     } else {
                         matmul(product);
                     }
-                    [out, kept]
+                    [out, kept, sums]
                 };
                 for (found, expected) in run(false).iter().zip(&run(true)) {
                     let tolerance = match dtype {
+                        // Sums of columns are of up to 256 numbers, rounded before or after.
+                        DType::Bf16 if kind == 5 => Tolerance { absolute: 0.5, relative: 2e-2 },
                         DType::Bf16 => Tolerance { absolute: 2e-2, relative: 1e-2 },
                         // cuBLASLt's hyperbolic tangent is an approximation.
                         _ => Tolerance { absolute: 1e-3, relative: 1e-3 },

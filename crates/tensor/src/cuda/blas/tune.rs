@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use cudarc::cublaslt::sys;
 
-use super::key::{Key, Kind};
+use super::key::Key;
 use super::library::{Blas, Library, Way};
 use super::{Pointers, plain};
 use crate::cuda::{Buffer, Context, Event};
@@ -22,7 +22,7 @@ const N_SERIES: usize = 3;
 pub(super) enum Choice {
     /// cuBLASLt's own description of an algorithm, which only the same version understands.
     Algorithm { version: usize, data: [u64; 8] },
-    /// The product, and the sums of its rows by a kernel of their own.
+    /// The product, and the sums of rows or columns by a kernel of their own.
     Separate,
 }
 
@@ -107,13 +107,14 @@ impl Blas {
 
         let mut contenders: Vec<Contender> = plan.candidates.iter().copied().map(Contender::Algorithm).collect();
         // The product alone is measured first: its best algorithm is what the two steps would use.
-        if key.epilogue == Kind::RowSums && self.run(context, &key.without_epilogue(), &pointers, beta)? {
+        if key.epilogue.has_sums() && self.run(context, &key.without_sums(), &pointers, beta)? {
             contenders.push(Contender::Separate);
         }
         let mut attempt = |contender: &Contender| match contender {
             Contender::Separate => {
-                plain::row_sums(context, key, &pointers);
-                self.run(context, &key.without_epilogue(), &pointers, beta).map(|_| ())
+                self.run(context, &key.without_sums(), &pointers, beta)?;
+                plain::sums_of_epilogue(context, key, &pointers);
+                Ok(())
             }
             Contender::Algorithm(algorithm) => match self.ways.get_mut(key) {
                 Some(Way::Planned(plan)) => plan.run_with(algorithm, context, library, key, &pointers, beta),

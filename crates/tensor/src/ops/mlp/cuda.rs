@@ -3,7 +3,9 @@
 use super::Mlp;
 use crate::Tensor;
 use crate::cuda::blas::Epilogue;
+use crate::ops::cast::cast;
 use crate::ops::linear::{cuda as linear, output_shape};
+use crate::tensor::OnTape;
 
 /// `down(gelu_tanh(up(x)))`.
 #[track_caller]
@@ -31,10 +33,16 @@ pub(super) fn mlp(x: &Tensor, layer: &Mlp<'_>) -> Tensor {
             return;
         }
         let mut dpre = Tensor::unspecified_on(x_.device(), pre_activation.shape(), x_.dtype());
-        let epilogue = Epilogue::GeluGradient { pre_activation: &pre_activation };
+        // The gradient of the bias before GELU is the sum of the columns of `dpre`, at hand as they are made.
+        let up_bias = up_bias_.filter(|bias| sink.wants(bias));
+        let mut sums = up_bias.as_ref().map(|bias| Tensor::unspecified_on(x_.device(), bias.shape(), x_.dtype()));
+        let epilogue = Epilogue::GeluGradient { pre_activation: &pre_activation, column_sums: sums.as_mut() };
         linear::input_gradient(&mut dpre, 0.0, &dy, &down_, epilogue);
         drop((dy, pre_activation));
-        linear::weight_gradients(sink, &dpre, &x_, &up_, up_bias_.as_ref());
+        if let (Some(bias), Some(sums)) = (up_bias, sums) {
+            sink.add(&bias, cast(&sums, bias.gradient_dtype()));
+        }
+        linear::weight_gradients(sink, &dpre, &x_, &up_, None);
         sink.accumulate(&x_, |dx, beta| linear::input_gradient(dx, beta, &dpre, &up_, Epilogue::None));
     })
 }
