@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No path was given.
-    #[error("no input files\nhint: name at least one .txt, .jsonl, .txt.zst or .jsonl.zst file")]
+    #[error(
+        "no input files\nhint: name at least one .txt, .jsonl or .parquet file; .txt and .jsonl may be compressed (.zst, .gz)"
+    )]
     NoInput,
     /// An input path leads nowhere.
     #[error("{} does not exist\nhint: check the path and the folder that it is relative to", path.display())]
@@ -29,7 +31,7 @@ pub enum Error {
     },
     /// The extension names no format.
     #[error(
-        "{} has a name of no known format\nhint: formats go by extension: .txt, .jsonl, .txt.zst, .jsonl.zst",
+        "{} has a name of no known format\nhint: formats go by extension: .txt, .jsonl (either with .zst or .gz), .parquet",
         path.display()
     )]
     UnknownFormat {
@@ -107,22 +109,22 @@ pub enum Error {
         /// Whether the file is compressed.
         compressed: bool,
     },
-    /// A .zst file ends within a frame.
+    /// A compressed file ends within a frame.
     #[error(
-        "{} is cut short: its zstd stream ends after {n_bytes} decompressed bytes, within a frame\n\
-         hint: copy or download the file again; `zstd -t` checks it",
+        "{} is cut short: it ends after {n_bytes} decompressed bytes, within a frame\n\
+         hint: copy or download the file again; `zstd -t` or `gzip -t` checks it",
         path.display()
     )]
-    TruncatedZstd {
+    Truncated {
         /// The file.
         path: PathBuf,
         /// Text that could be read before.
         n_bytes: u64,
     },
-    /// A .zst file is not zstd, is damaged, or asks for too much memory.
+    /// A compressed file is not what its name says, is damaged, or asks for too much memory.
     #[error(
         "cannot decompress {} after {n_bytes} decompressed bytes\n\
-         hint: `zstd -t` checks the file; windows beyond 2^27 bytes (`zstd --long=28` and up) are refused",
+         hint: `zstd -t` or `gzip -t` checks the file; zstd windows beyond 2^27 bytes (`zstd --long=28` and up) are refused",
         path.display()
     )]
     Decompress {
@@ -130,8 +132,33 @@ pub enum Error {
         path: PathBuf,
         /// Text that could be read before.
         n_bytes: u64,
-        /// zstd's words.
+        /// The decompressor's words.
         source: io::Error,
+    },
+    /// A .parquet file is none, is damaged, or lacks a column of texts.
+    #[error(
+        "cannot read {} as Parquet: {reason}\nhint: it must have a column `text` of strings at the top level",
+        path.display()
+    )]
+    MalformedParquet {
+        /// The file.
+        path: PathBuf,
+        /// The reader's words.
+        reason: String,
+    },
+    /// A pattern for file names matches nothing.
+    #[error("{pattern} matches no input file\nhint: check the pattern and the folder that it is relative to")]
+    NoMatch {
+        /// The pattern, or the folder in which there is no file of a known format.
+        pattern: String,
+    },
+    /// A pattern for file names is none.
+    #[error("{pattern} is not a pattern for file names: {reason}\nhint: write a literal * as [*]")]
+    BadPattern {
+        /// As given by the caller.
+        pattern: String,
+        /// What is wrong.
+        reason: String,
     },
     /// The system refused to read.
     #[error("cannot read {}", path.display())]

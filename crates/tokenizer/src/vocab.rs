@@ -6,8 +6,16 @@ mod tests;
 use std::collections::BTreeSet;
 use std::fmt;
 
+use crate::char_bpe::CharBpe;
+use crate::decode::Decoder;
 use crate::encode::{Bpe, Characters};
-use crate::special::{self, Segment, SpecialTokens};
+use crate::files::SentencePieceModel;
+use crate::pipeline::Pipeline;
+use crate::postprocess;
+use crate::pretokenize::Pattern;
+use crate::special::{self, AddedToken, Segment, SpecialTokens};
+use crate::unigram::Unigram;
+use crate::wordpiece::WordPiece;
 use crate::{Error, HashMap, alphabet};
 
 /// The number of a token, from 0.
@@ -19,24 +27,37 @@ const END_OF_TEXT: &str = "<|endoftext|>";
 /// How text becomes tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Byte-level BPE with the pattern of GPT-2.
+    /// Byte-level BPE.
     Bpe,
     /// One token per character.
     Characters,
     /// One token per byte; the id is the byte.
     Bytes,
+    /// BPE over characters, as SentencePiece has it.
+    CharBpe,
+    /// SentencePiece's unigram language model.
+    Unigram,
+    /// WordPiece, as BERT has it.
+    WordPiece,
 }
 
 /// A vocabulary with all that is needed to encode and decode.
 ///
-/// Ids are contiguous from 0. Nothing in it changes after construction, so it is shared between
+/// Ids start from 0 and may have gaps. Nothing in it changes after construction, so it is shared between
 /// threads by reference.
 #[derive(Clone, PartialEq)]
 pub struct Tokenizer {
-    /// Indexed by id; a special token's bytes are its text.
+    /// Indexed by id; an added token's bytes are its text, an id without a token has none.
     pub(crate) tokens: Vec<Box<[u8]>>,
+    /// The added tokens that are looked for in the text as it is given.
     pub(crate) specials: SpecialTokens,
+    pub(crate) pipeline: Pipeline,
     pub(crate) model: Model,
+    pub(crate) decoder: Decoder,
+    /// What is put around the ids of a text.
+    pub(crate) post_processor: Option<postprocess::Step>,
+    /// The file that it was read from, if that is SentencePiece's.
+    pub(crate) sentencepiece: Option<Box<SentencePieceModel>>,
 }
 
 #[derive(Clone, PartialEq)]
@@ -44,6 +65,9 @@ pub(crate) enum Model {
     Bpe(Box<Bpe>),
     Characters(Characters),
     Bytes,
+    CharBpe(Box<CharBpe>),
+    Unigram(Box<Unigram>),
+    WordPiece(Box<WordPiece>),
 }
 
 impl Tokenizer {
@@ -60,7 +84,7 @@ impl Tokenizer {
         let mut tokens: Vec<Box<[u8]>> = (0..=255).map(|byte| Box::from([byte])).collect();
         check_no_byte(special_tokens)?;
         let specials = append_specials(&mut tokens, special_tokens)?;
-        Ok(Self { tokens, specials, model: Model::Bytes })
+        Ok(Self::of_model(tokens, specials, Model::Bytes))
     }
 
     /// The distinct characters of all documents in code-point order, then the special tokens.
@@ -88,7 +112,7 @@ impl Tokenizer {
         let mut tokens: Vec<Box<[u8]>> = distinct.iter().map(|c| c.to_string().into_bytes().into()).collect();
         let model = Model::Characters(Characters::new(distinct.into_iter().zip(0..)));
         let specials = append_specials(&mut tokens, special_tokens)?;
-        Ok(Self { tokens, specials, model })
+        Ok(Self::of_model(tokens, specials, model))
     }
 
     /// A byte-level BPE vocabulary.
@@ -110,15 +134,24 @@ impl Tokenizer {
                 reason: "is how another token is written in tokenizer.json".to_string(),
             });
         }
-        Ok(Self { tokens, specials, model: Model::Bpe(Box::new(bpe)) })
+        Ok(Self::of_model(tokens, specials, Model::Bpe(Box::new(bpe))))
     }
 
-    /// Which of the three kinds of vocabulary this is.
+    /// A vocabulary over bytes with nothing before and behind the model.
+    pub(crate) fn of_model(tokens: Vec<Box<[u8]>>, specials: SpecialTokens, model: Model) -> Self {
+        let (pipeline, decoder) = (Pipeline::none(), Decoder::Bytes);
+        Self { tokens, specials, pipeline, model, decoder, post_processor: None, sentencepiece: None }
+    }
+
+    /// Which kind of vocabulary this is.
     pub fn kind(&self) -> Kind {
         match self.model {
             Model::Bpe(_) => Kind::Bpe,
             Model::Characters(_) => Kind::Characters,
             Model::Bytes => Kind::Bytes,
+            Model::CharBpe(_) => Kind::CharBpe,
+            Model::Unigram(_) => Kind::Unigram,
+            Model::WordPiece(_) => Kind::WordPiece,
         }
     }
 
@@ -127,19 +160,39 @@ impl Tokenizer {
         self.tokens.len()
     }
 
-    /// The bytes that a token stands for; of a special token, its text.
+    /// The bytes that a token stands for; of an added token, its text. A space may be one that
+    /// decoding leaves out (`▁the`) or puts in (`##ing` is no word of its own).
     pub fn token_bytes(&self, id: TokenId) -> Option<&[u8]> {
-        self.tokens.get(usize::try_from(id).ok()?).map(|bytes| &**bytes)
+        self.tokens.get(usize::try_from(id).ok()?).map(|bytes| &**bytes).filter(|bytes| !bytes.is_empty())
     }
 
-    /// The id of a special token.
+    /// The id of a special or another added token.
     pub fn special_token_id(&self, token: &str) -> Option<TokenId> {
-        self.specials.id(token)
+        self.added().find(|added| added.content == token).map(|added| added.id)
     }
 
-    /// The special tokens with their ids, lowest id first.
+    /// The special tokens with their ids, lowest id first: what means something to the program around
+    /// a model, not to a reader.
     pub fn special_tokens(&self) -> impl ExactSizeIterator<Item = (&str, TokenId)> {
-        self.specials.iter()
+        let special = self.added_sorted().into_iter().filter(|token| token.special);
+        let listed: Vec<(&str, TokenId)> = special.map(|token| (token.content.as_str(), token.id)).collect();
+        listed.into_iter()
+    }
+
+    /// All added tokens with their ids, lowest id first: the special ones, and text that is one token
+    /// whatever the model says.
+    pub fn added_tokens(&self) -> impl ExactSizeIterator<Item = (&str, TokenId)> {
+        self.added_sorted().into_iter().map(|token| (token.content.as_str(), token.id))
+    }
+
+    fn added(&self) -> impl Iterator<Item = &AddedToken> {
+        self.specials.tokens().iter().chain(self.pipeline.added.tokens())
+    }
+
+    pub(crate) fn added_sorted(&self) -> Vec<&AddedToken> {
+        let mut added: Vec<&AddedToken> = self.added().collect();
+        added.sort_by_key(|token| token.id);
+        added
     }
 
     /// The id of `<|endoftext|>`, if it is a special token of this vocabulary.
@@ -147,11 +200,20 @@ impl Tokenizer {
         self.special_token_id(END_OF_TEXT)
     }
 
+    /// How byte-level BPE cuts text into pre-tokens; of other kinds, none.
+    pub fn pattern(&self) -> Option<&Pattern> {
+        match &self.model {
+            Model::Bpe(bpe) => Some(bpe.pattern()),
+            _ => None,
+        }
+    }
+
     /// The learned merges, earliest first, as the bytes of both halves; none but for BPE.
     pub fn merges(&self) -> impl ExactSizeIterator<Item = (&[u8], &[u8])> {
         let pairs = match &self.model {
             Model::Bpe(bpe) => bpe.merges(),
-            Model::Characters(_) | Model::Bytes => &[],
+            Model::CharBpe(bpe) => bpe.pairs(),
+            Model::Characters(_) | Model::Bytes | Model::Unigram(_) | Model::WordPiece(_) => &[],
         };
         let bytes = |id: TokenId| &*self.tokens[id as usize];
         pairs.iter().map(move |&[left, right]| (bytes(left), bytes(right)))
@@ -163,7 +225,7 @@ impl fmt::Debug for Tokenizer {
         f.debug_struct("Tokenizer")
             .field("kind", &self.kind())
             .field("vocab_size", &self.vocab_size())
-            .field("special_tokens", &self.specials.iter().collect::<Vec<_>>())
+            .field("special_tokens", &self.special_tokens().collect::<Vec<_>>())
             .finish()
     }
 }

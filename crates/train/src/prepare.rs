@@ -130,6 +130,7 @@ fn tokenizer(folder: &RunFolder, config: &RunConfig, progress: &dyn Fn(Progress)
                 tokenizer::train::Progress::Counting { .. } => {
                     progress(Progress { stage: Stage::CountWords, done: read.get(), total });
                 }
+                tokenizer::train::Progress::Counted(_) | tokenizer::train::Progress::Pruning { .. } => {}
                 tokenizer::train::Progress::Merging { n_done, n_total } => {
                     let (done, total) = (n_done as u64, n_total as u64);
                     progress(Progress { stage: Stage::LearnMerges, done, total });
@@ -203,6 +204,7 @@ fn make_shards(
         append_end_of_text: true,
         tokenizer_xxh3: fingerprint(tokenizer),
         max_tokens_per_shard: WriterOptions::DEFAULT_TOKENS_PER_SHARD,
+        resume_key: None,
     };
     data::prepare::prepare(documents(data, part)?, tokenizer, options, &|event| {
         progress(Progress { stage, done: event.input_bytes, total });

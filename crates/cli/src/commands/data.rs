@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use data::document::{ReadOptions, read_documents, total_bytes};
+use data::document::{ReadOptions, expand, inputs_key, read_ahead, read_documents, total_bytes};
 use data::fingerprint::fingerprint;
 use data::prepare::{PrepareOptions, prepare};
 use data::shard::WriterOptions;
@@ -21,7 +21,8 @@ EXAMPLES:
   cupola data prepare --tokenizer tokenizer.json --input books.jsonl.zst --output data/books
   cupola data prepare --tokenizer gpt2/ --input a.txt b.txt --separator '<|endoftext|>' --output data/ab --overwrite
 
-A config uses the shards with data.train = [\"data/books\"] and [tokenizer.file] path = \"tokenizer.json\".
+Tokenised in parallel, in the order of the input: the shards do not depend on the number of threads. The same command
+after a kill keeps the shards that were finished. A config uses the shards with data.train = [\"data/books\"] and [tokenizer.file] path = \"tokenizer.json\".
 With --json: output, n_documents, n_tokens, n_text_bytes, n_shards.";
 
 const GROUP_EXAMPLES: &str = "\
@@ -29,6 +30,9 @@ EXAMPLES:
   cupola data prepare --tokenizer tokenizer.json --input books.jsonl.zst --output data/books
 
 It has --help with more examples, and --json for one machine-readable result on standard output.";
+
+/// Documents that are read while those before are tokenised.
+const DOCUMENTS_AHEAD: usize = 64;
 
 /// Prepare token shards
 #[derive(Args)]
@@ -58,7 +62,7 @@ struct Prepare {
     /// A tokenizer.json, or a folder with one or with vocab.json and merges.txt
     #[arg(long, value_name = "FILE")]
     tokenizer: PathBuf,
-    /// .txt, .jsonl, .txt.zst or .jsonl.zst
+    /// .txt, .jsonl (either with .zst or .gz) or .parquet files, folders, 'patterns*', or - for standard input
     #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
     input: Vec<PathBuf>,
     /// Folder for the shards
@@ -67,6 +71,9 @@ struct Prepare {
     /// Cut .txt files into documents at this text
     #[arg(long, value_name = "TEXT")]
     separator: Option<String>,
+    /// Tokens in each shard but the last, at most
+    #[arg(long, value_name = "N", default_value_t = WriterOptions::DEFAULT_TOKENS_PER_SHARD)]
+    tokens_per_shard: u64,
     /// Accept text that is not UTF-8
     #[arg(long)]
     raw_bytes: bool,
@@ -89,10 +96,12 @@ struct Output {
 
 impl Prepare {
     fn run(self) -> Result<()> {
-        let total = total_bytes(&self.input)?;
+        let input = expand(&self.input)?;
+        let total = total_bytes(&input)?;
         let tokenizer = Tokenizer::from_file(&self.tokenizer)?;
+        let resume_key = inputs_key(&input)?.map(|key| format!("{key} {} {:?}", self.raw_bytes, self.separator));
         let options = ReadOptions { raw_bytes: self.raw_bytes, separator: self.separator, ..ReadOptions::default() };
-        let documents = read_documents(&self.input, options)?;
+        let documents = read_ahead(read_documents(&input, options)?, DOCUMENTS_AHEAD);
         if let Some(parent) = self.output.parent() {
             fs::create_dir_all(parent).with_context(|| format!("cannot make the folder {}", parent.display()))?;
         }
@@ -101,7 +110,8 @@ impl Prepare {
             overwrite: self.overwrite,
             append_end_of_text: true,
             tokenizer_xxh3: fingerprint(&tokenizer),
-            max_tokens_per_shard: WriterOptions::DEFAULT_TOKENS_PER_SHARD,
+            max_tokens_per_shard: self.tokens_per_shard,
+            resume_key,
         };
         let bar = std::cell::RefCell::new(Bar::new("Tokenising", total, Unit::Bytes));
         let summary = prepare(documents, &tokenizer, options, &|event| bar.borrow_mut().set(event.input_bytes))?;

@@ -4,6 +4,7 @@ mod train;
 mod encode;
 mod decode;
 mod inspect;
+mod explain;
 mod utf8;
 
 use anyhow::Result;
@@ -14,6 +15,7 @@ EXAMPLES:
   cupola tokenizer train --input books.jsonl.zst --vocab-size 4096 --output tokenizer.json
   cupola tokenizer encode --tokenizer tokenizer.json --text 'Hello, world'
   cupola tokenizer inspect tokenizer.json
+  cupola tokenizer explain ' newest' --tokenizer tokenizer.json
 
 Every one of them has --help with examples, and --json for one machine-readable result on standard output.";
 
@@ -35,6 +37,8 @@ enum TokenizerCommand {
     Decode(decode::Decode),
     /// Say what is in a vocabulary
     Inspect(inspect::Inspect),
+    /// Show the merges of a word as they happen
+    Explain(explain::Explain),
 }
 
 impl Tokenizer {
@@ -44,6 +48,7 @@ impl Tokenizer {
             TokenizerCommand::Encode(command) => command.run(),
             TokenizerCommand::Decode(command) => command.run(),
             TokenizerCommand::Inspect(command) => command.run(),
+            TokenizerCommand::Explain(command) => command.run(),
         }
     }
 }

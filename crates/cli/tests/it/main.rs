@@ -6,6 +6,7 @@ mod configs;
 mod disk_full;
 mod help;
 mod kill;
+mod long_work;
 mod memory;
 mod pipeline;
 mod quickstart;

@@ -1,22 +1,32 @@
 //! Text files as a stream of documents, one in memory at a time.
 //!
-//! Formats go by extension: `.txt` is one document (or several, cut at a separator), `.jsonl` has
-//! one JSON object with a string `text` per line, and either may be followed by `.zst`.
+//! Formats go by extension: `.txt` is one document (or several, cut at a separator), `.jsonl` has one JSON object with a
+//! string `text` per line, either may be followed by `.zst` or `.gz`; `.parquet` has a column `text`. The path `-` is
+//! standard input.
 
+mod inputs;
 mod reader;
+mod parquet;
+mod parts;
+mod read_ahead;
 #[cfg(test)]
 mod tests;
 
+pub use inputs::{expand, inputs_key};
+pub use parts::{Part, Parts, read_parts};
+pub use read_ahead::{ReadAhead, read_ahead};
+
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Visitor};
 
+use self::parquet::ParquetInput;
 use crate::Error;
-use reader::{Input, Layout, checked_len};
+use reader::{Input, Layout, checked_len, format_of};
 
 /// The separator between documents of a text file that the field uses.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
@@ -48,18 +58,34 @@ pub struct ReadOptions {
     pub raw_bytes: bool,
     /// Cut `.txt` files at this string, which belongs to no document; usually [`END_OF_TEXT`].
     pub separator: Option<String>,
+    /// What standard input holds; compression is found out.
+    pub stdin_format: StdinFormat,
     /// A longer line (`.jsonl`) or document (`.txt`) is an error: it would have to fit in memory.
     pub max_document_bytes: u64,
 }
 
 impl Default for ReadOptions {
     fn default() -> ReadOptions {
-        ReadOptions { raw_bytes: false, separator: None, max_document_bytes: 1 << 30 }
+        ReadOptions { raw_bytes: false, separator: None, stdin_format: StdinFormat::Text, max_document_bytes: 1 << 30 }
     }
 }
 
+/// What standard input holds, which has no extension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StdinFormat {
+    /// One document, or several cut at a separator.
+    Text,
+    /// A JSON object with a string `text` per line.
+    JsonLines,
+}
+
+/// Whether a path stands for standard input.
+pub fn is_stdin(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
 /// The bytes that the files have on disk together, for a progress bar over
-/// [`Document::input_bytes`].
+/// [`Document::input_bytes`]; standard input counts as 0.
 ///
 /// **Errors**: a path is missing, empty, not a file, or of no known format.
 pub fn total_bytes(paths: &[PathBuf]) -> Result<u64, Error> {
@@ -87,11 +113,26 @@ pub fn read_documents(paths: &[PathBuf], options: ReadOptions) -> Result<Documen
     })
 }
 
+/// The file that is being read.
+enum Open {
+    Bytes(Input),
+    Rows(Box<ParquetInput>),
+}
+
+impl Open {
+    fn path(&self) -> &Arc<PathBuf> {
+        match self {
+            Open::Bytes(input) => &input.path,
+            Open::Rows(input) => &input.path,
+        }
+    }
+}
+
 /// Iterator over the documents of some files; see [`read_documents`].
 pub struct Documents {
     options: ReadOptions,
     paths: VecDeque<PathBuf>,
-    input: Option<Input>,
+    input: Option<Open>,
     bytes_read: Arc<AtomicU64>,
     n_documents: u64,
     n_empty: u64,
@@ -118,35 +159,65 @@ impl Documents {
     fn next_document(&mut self) -> Result<Option<Document>, Error> {
         loop {
             let Some(input) = &mut self.input else {
-                let Some(path) = self.paths.pop_front() else { return Ok(None) };
-                self.input = Some(Input::open(&path, &self.bytes_read)?);
-                (self.n_documents_of_file, self.n_empty_of_file) = (0, 0);
+                if !self.open_next()? {
+                    return Ok(None);
+                }
                 continue;
             };
-            let line = input.line;
-            let piece = match input.layout {
-                Layout::Text => next_text(input, &self.options)?,
-                Layout::JsonLines => next_json_line(input, &self.options)?,
+            let (line, piece) = match input {
+                Open::Bytes(input) => (input.line, next_piece(input, &self.options)?),
+                Open::Rows(input) => {
+                    let text = next_row(input, &self.options)?;
+                    (input.row, text.map(Piece::Text))
+                }
             };
+            let source = Source { path: Arc::clone(input.path()), line };
             match piece {
-                None if self.n_documents_of_file == 0 => {
-                    let path = input.path.to_path_buf();
-                    return Err(Error::NoDocuments { path, n_empty: self.n_empty_of_file });
-                }
-                None => self.input = None,
+                None => self.close()?,
                 Some(Piece::Blank) => {}
-                Some(Piece::Text(text)) if text.is_empty() => {
-                    self.n_empty += 1;
-                    self.n_empty_of_file += 1;
-                }
                 Some(Piece::Text(text)) => {
-                    self.n_documents += 1;
-                    self.n_documents_of_file += 1;
-                    let source = Source { path: Arc::clone(&input.path), line };
-                    return Ok(Some(Document { text, source, input_bytes: self.bytes_read() }));
+                    if self.note(text.is_empty()) {
+                        return Ok(Some(Document { text, source, input_bytes: self.bytes_read() }));
+                    }
                 }
             }
         }
+    }
+
+    /// Opens the next file; `false` if there is none.
+    fn open_next(&mut self) -> Result<bool, Error> {
+        let Some(path) = self.paths.pop_front() else { return Ok(false) };
+        let is_parquet = !is_stdin(&path) && format_of(&path)?.0 == Layout::Parquet;
+        self.input = Some(match is_parquet {
+            true => Open::Rows(Box::new(ParquetInput::open(&path, &self.bytes_read)?)),
+            false => Open::Bytes(Input::open(&path, &self.options, &self.bytes_read)?),
+        });
+        (self.n_documents_of_file, self.n_empty_of_file) = (0, 0);
+        Ok(true)
+    }
+
+    /// Leaves the file, all of which is read.
+    fn close(&mut self) -> Result<(), Error> {
+        let Some(input) = self.input.take() else { return Ok(()) };
+        match self.n_documents_of_file {
+            0 => Err(Error::NoDocuments { path: input.path().to_path_buf(), n_empty: self.n_empty_of_file }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Counts a document; says whether it is to be yielded.
+    fn note(&mut self, is_empty: bool) -> bool {
+        match is_empty {
+            true => {
+                self.n_empty += 1;
+                self.n_empty_of_file += 1;
+            }
+            false => {
+                self.n_documents += 1;
+                self.n_documents_of_file += 1;
+            }
+        }
+        !is_empty
     }
 }
 
@@ -167,6 +238,28 @@ enum Piece {
     Text(Vec<u8>),
     /// A line of white space between JSON lines.
     Blank,
+}
+
+fn next_piece(input: &mut Input, options: &ReadOptions) -> Result<Option<Piece>, Error> {
+    match input.layout {
+        Layout::JsonLines => next_json_line(input, options),
+        Layout::Text | Layout::Parquet => next_text(input, options),
+    }
+}
+
+fn next_row(input: &mut ParquetInput, options: &ReadOptions) -> Result<Option<Vec<u8>>, Error> {
+    let Some(text) = input.next()? else { return Ok(None) };
+    let (path, line) = (&input.path, input.row);
+    if text.len() as u64 > options.max_document_bytes {
+        return Err(Error::TooLong { path: path.to_path_buf(), line, max_bytes: options.max_document_bytes });
+    }
+    match std::str::from_utf8(&text) {
+        Err(error) if !options.raw_bytes => {
+            let (path, offset) = (path.to_path_buf(), error.valid_up_to() as u64);
+            Err(Error::InvalidUtf8 { path, line, offset, compressed: true })
+        }
+        _ => Ok(Some(text)),
+    }
 }
 
 /// The text up to the next separator, or all of it.

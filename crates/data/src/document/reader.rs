@@ -1,5 +1,5 @@
-//! Opening an input file: format by extension, a count of the bytes consumed, and zstd with its
-//! errors told apart.
+//! Opening an input file: format by extension, a count of the bytes consumed, and decompression with its errors told
+//! apart.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use flate2::bufread::MultiGzDecoder;
+
+use super::{ReadOptions, StdinFormat, is_stdin};
 use crate::Error;
 
 /// zstd's own default limit: 128 MiB of window memory, whatever a frame header asks for.
@@ -18,24 +21,38 @@ const BUFFER_BYTES: usize = 1 << 20;
 pub(super) enum Layout {
     Text,
     JsonLines,
+    Parquet,
 }
 
-/// The layout and whether it is compressed, by the file's name.
-pub(super) fn format_of(path: &Path) -> Result<(Layout, bool), Error> {
+/// How a file is compressed as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Compression {
+    None,
+    Gzip,
+    Zstd,
+}
+
+/// The layout and the compression by the file's name.
+pub(super) fn format_of(path: &Path) -> Result<(Layout, Compression), Error> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-    let (stem, compressed) = match name.strip_suffix(".zst") {
-        Some(stem) => (stem, true),
-        None => (name.as_str(), false),
+    let (stem, compression) = match name.rsplit_once('.') {
+        Some((stem, "zst")) => (stem, Compression::Zstd),
+        Some((stem, "gz")) => (stem, Compression::Gzip),
+        _ => (name.as_str(), Compression::None),
     };
     match stem {
-        _ if stem.ends_with(".txt") => Ok((Layout::Text, compressed)),
-        _ if stem.ends_with(".jsonl") => Ok((Layout::JsonLines, compressed)),
+        _ if stem.ends_with(".txt") => Ok((Layout::Text, compression)),
+        _ if stem.ends_with(".jsonl") => Ok((Layout::JsonLines, compression)),
+        _ if stem.ends_with(".parquet") && compression == Compression::None => Ok((Layout::Parquet, compression)),
         _ => Err(Error::UnknownFormat { path: path.to_owned() }),
     }
 }
 
-/// The size of an input file on disk, after the checks that need no reading.
+/// The size of an input file on disk, after the checks that need no reading; 0 for standard input.
 pub(super) fn checked_len(path: &Path) -> Result<u64, Error> {
+    if is_stdin(path) {
+        return Ok(0);
+    }
     let metadata = std::fs::metadata(path).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => Error::MissingFile { path: path.to_owned() },
         _ => Error::read(path, source),
@@ -64,18 +81,37 @@ pub(super) struct Input {
 
 impl Input {
     /// Opens `path`; every byte taken from the disk is added to `bytes_read`.
-    pub(super) fn open(path: &Path, bytes_read: &Arc<AtomicU64>) -> Result<Input, Error> {
-        let (layout, compressed) = format_of(path)?;
-        let file = File::open(path).map_err(|source| Error::read(path, source))?;
-        let file = BufReader::with_capacity(BUFFER_BYTES, Counted { file, bytes_read: Arc::clone(bytes_read) });
-        let bytes: Box<dyn BufRead + Send> = match compressed {
-            false => Box::new(file),
+    pub(super) fn open(path: &Path, options: &ReadOptions, bytes_read: &Arc<AtomicU64>) -> Result<Input, Error> {
+        let failed = |source| Error::read(path, source);
+        let (source, layout, compression): (Box<dyn Read + Send>, _, _) = match is_stdin(path) {
             true => {
-                let mut decoder = zstd::Decoder::with_buffer(file).map_err(|source| Error::read(path, source))?;
-                decoder.window_log_max(MAX_WINDOW_LOG).map_err(|source| Error::read(path, source))?;
+                let layout = match options.stdin_format {
+                    StdinFormat::Text => Layout::Text,
+                    StdinFormat::JsonLines => Layout::JsonLines,
+                };
+                (Box::new(io::stdin()), layout, None)
+            }
+            false => {
+                let (layout, compression) = format_of(path)?;
+                (Box::new(File::open(path).map_err(failed)?), layout, Some(compression))
+            }
+        };
+        let counted = Counted { source, bytes_read: Arc::clone(bytes_read) };
+        let mut file = BufReader::with_capacity(BUFFER_BYTES, counted);
+        let compression = match compression {
+            Some(compression) => compression,
+            None => sniff(file.fill_buf().map_err(failed)?),
+        };
+        let bytes: Box<dyn BufRead + Send> = match compression {
+            Compression::None => Box::new(file),
+            Compression::Gzip => Box::new(BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(file))),
+            Compression::Zstd => {
+                let mut decoder = zstd::Decoder::with_buffer(file).map_err(failed)?;
+                decoder.window_log_max(MAX_WINDOW_LOG).map_err(failed)?;
                 Box::new(BufReader::with_capacity(BUFFER_BYTES, decoder))
             }
         };
+        let compressed = compression != Compression::None;
         Ok(Input { path: Arc::new(path.to_owned()), layout, compressed, line: 1, offset: 0, bytes })
     }
 
@@ -83,8 +119,13 @@ impl Input {
     /// exceeds `max_bytes`), and returns how many.
     pub(super) fn read_until(&mut self, end: Option<u8>, max_bytes: u64, out: &mut Vec<u8>) -> Result<usize, Error> {
         let room = max_bytes.saturating_add(1).saturating_sub(out.len() as u64);
+        self.read_up_to(end, room, out)
+    }
+
+    /// Appends up to `n` bytes to `out`, or up to and including `end`, and returns how many.
+    pub(super) fn read_up_to(&mut self, end: Option<u8>, n: u64, out: &mut Vec<u8>) -> Result<usize, Error> {
         let before = out.len();
-        let mut limited = (&mut self.bytes).take(room);
+        let mut limited = (&mut self.bytes).take(n);
         let result = match end {
             Some(end) => limited.read_until(end, out),
             None => limited.read_to_end(out),
@@ -97,21 +138,30 @@ impl Input {
         let path = self.path.to_path_buf();
         match (self.compressed, source.kind()) {
             (false, _) => Error::Read { path, source },
-            (true, io::ErrorKind::UnexpectedEof) => Error::TruncatedZstd { path, n_bytes: self.offset },
+            (true, io::ErrorKind::UnexpectedEof) => Error::Truncated { path, n_bytes: self.offset },
             (true, _) => Error::Decompress { path, n_bytes: self.offset, source },
         }
     }
 }
 
-/// A file that counts what was read of it.
+/// The compression by the first bytes, where there is no name.
+fn sniff(bytes: &[u8]) -> Compression {
+    match bytes {
+        [0x1F, 0x8B, ..] => Compression::Gzip,
+        [0x28, 0xB5, 0x2F, 0xFD, ..] => Compression::Zstd,
+        _ => Compression::None,
+    }
+}
+
+/// A source that counts what was read of it.
 struct Counted {
-    file: File,
+    source: Box<dyn Read + Send>,
     bytes_read: Arc<AtomicU64>,
 }
 
 impl Read for Counted {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.file.read(buffer)?;
+        let n = self.source.read(buffer)?;
         self.bytes_read.fetch_add(n as u64, Ordering::Relaxed);
         Ok(n)
     }

@@ -91,9 +91,9 @@ fn paths_are_checked_before_any_is_read() {
     fs::write(&empty, "").unwrap();
     assert!(matches!(fails(&empty), Error::EmptyFile { path } if path == empty));
     assert!(matches!(fails(folder.path()), Error::NotAFile { .. }));
-    let parquet = folder.path().join("a.parquet");
-    fs::write(&parquet, "x").unwrap();
-    assert!(matches!(fails(&parquet), Error::UnknownFormat { .. }));
+    let unknown = folder.path().join("a.parquet.gz");
+    fs::write(&unknown, "x").unwrap();
+    assert!(matches!(fails(&unknown), Error::UnknownFormat { .. }));
     assert!(matches!(read_documents(&[], defaults()), Err(Error::NoInput)));
 }
 
@@ -159,10 +159,10 @@ fn a_truncated_zst_is_an_error_wherever_it_is_cut() {
     let whole = zstd(json.as_bytes());
     for n_bytes in [1, 3, 5, 17, whole.len() / 2, whole.len() - 1] {
         let error = read("a.jsonl.zst", &whole[..n_bytes], defaults()).unwrap_err();
-        assert!(matches!(error, Error::TruncatedZstd { .. }), "{n_bytes}: {error}");
+        assert!(matches!(error, Error::Truncated { .. }), "{n_bytes}: {error}");
     }
     let second_cut = [&whole[..], &whole[..whole.len() / 2]].concat();
-    assert!(matches!(read("a.jsonl.zst", &second_cut, defaults()), Err(Error::TruncatedZstd { .. })));
+    assert!(matches!(read("a.jsonl.zst", &second_cut, defaults()), Err(Error::Truncated { .. })));
 }
 
 #[test]
@@ -198,4 +198,124 @@ fn the_books_that_ship_can_be_read() {
     assert!(documents.len() > 40);
     // The pack is small: README.md promises what the repository may hold.
     assert!(total_bytes(&paths).unwrap() <= 6_000_000);
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    use std::io::Write;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// The bytes of a Parquet file with the columns `id` and `text`, two rows a group.
+fn parquet(texts: &[Option<&str>], compression: ::parquet::basic::Compression) -> Vec<u8> {
+    use ::parquet::data_type::{ByteArrayType, Int32Type};
+    let schema = "message rows { required int32 id; optional binary text (utf8); }";
+    let schema = Arc::new(::parquet::schema::parser::parse_message_type(schema).unwrap());
+    let properties = ::parquet::file::properties::WriterProperties::builder().set_compression(compression).build();
+    let mut file = Vec::new();
+    let mut writer =
+        ::parquet::file::writer::SerializedFileWriter::new(&mut file, schema, Arc::new(properties)).unwrap();
+    for rows in texts.chunks(2) {
+        let mut group = writer.next_row_group().unwrap();
+        let mut ids = group.next_column().unwrap().unwrap();
+        let numbers: Vec<i32> = (0..rows.len() as i32).collect();
+        ids.typed::<Int32Type>().write_batch(&numbers, None, None).unwrap();
+        ids.close().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        let values: Vec<_> = rows.iter().flatten().map(|text| text.as_bytes().to_vec().into()).collect();
+        let levels: Vec<i16> = rows.iter().map(|text| i16::from(text.is_some())).collect();
+        column.typed::<ByteArrayType>().write_batch(&values, Some(&levels), None).unwrap();
+        column.close().unwrap();
+        group.close().unwrap();
+    }
+    writer.close().unwrap();
+    file
+}
+
+#[test]
+fn gzip_is_read_over_all_its_members_and_a_cut_is_an_error() {
+    let bytes = [gzip(b"{\"text\":\"a\"}\n"), gzip(b"{\"text\":\"b\"}\n")].concat();
+    assert_eq!(texts(&read("a.jsonl.gz", &bytes, defaults()).unwrap()), ["a", "b"]);
+    assert_eq!(texts(&read("a.txt.gz", &gzip("\u{e9}".as_bytes()), defaults()).unwrap()), ["\u{e9}"]);
+    let error = read("a.jsonl.gz", &bytes[..bytes.len() - 9], defaults()).unwrap_err();
+    assert!(matches!(error, Error::Truncated { .. }), "{error}");
+    let error = read("a.txt.gz", b"no gzip at all", defaults()).unwrap_err();
+    assert!(matches!(error, Error::Decompress { .. }), "{error}");
+}
+
+#[test]
+fn parquet_rows_are_documents_and_missing_texts_are_skipped() {
+    use ::parquet::basic::{Compression, ZstdLevel};
+    let rows = [Some("first"), None, Some(""), Some("zw\u{f6}lf"), Some("last")];
+    for compression in [Compression::UNCOMPRESSED, Compression::SNAPPY, Compression::ZSTD(ZstdLevel::default())] {
+        let bytes = parquet(&rows, compression);
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("a.parquet");
+        fs::write(&path, &bytes).unwrap();
+        let mut documents = read_documents(std::slice::from_ref(&path), defaults()).unwrap();
+        let all: Vec<Document> = documents.by_ref().map(Result::unwrap).collect();
+        assert_eq!(texts(&all), ["first", "zw\u{f6}lf", "last"]);
+        assert_eq!(all.iter().map(|document| document.source.line).collect::<Vec<_>>(), [1, 4, 5]);
+        assert_eq!((documents.n_empty(), documents.bytes_read()), (2, bytes.len() as u64));
+    }
+    for bytes in [b"PAR1 is not all PAR1".to_vec(), b"x".to_vec()] {
+        let error = read("a.parquet", &bytes, defaults()).unwrap_err();
+        assert!(matches!(error, Error::MalformedParquet { .. }), "{error}");
+    }
+}
+
+#[test]
+fn parts_are_the_documents_however_small_they_are() {
+    let folder = TempDir::new().unwrap();
+    let text = "a\u{1f600}b\u{e9}\n".repeat(30) + "<|endoftext|>c";
+    let paths = [folder.path().join("a.txt.gz"), folder.path().join("b.jsonl"), folder.path().join("c.txt")];
+    fs::write(&paths[0], gzip(text.as_bytes())).unwrap();
+    fs::write(&paths[1], "{\"text\":\"x\"}\n\n{\"text\":\"\"}\n{\"text\":\"y z\"}\n").unwrap();
+    fs::write(&paths[2], "end").unwrap();
+    for part_bytes in [1, 4, 5, 7, 1 << 20] {
+        let parts: Vec<Part> = read_parts(&paths, defaults(), part_bytes).unwrap().map(Result::unwrap).collect();
+        assert!(parts.iter().all(|part| std::str::from_utf8(&part.text).is_ok()));
+        let mut whole = vec![Vec::new()];
+        for part in &parts {
+            whole.last_mut().unwrap().extend_from_slice(&part.text);
+            if part.ends_document {
+                whole.push(Vec::new());
+            }
+        }
+        assert_eq!(whole, [text.as_bytes(), b"x", b"y z", b"end", b""]);
+        assert_eq!(parts.last().unwrap().input_bytes, total_bytes(&paths).unwrap());
+    }
+    fs::write(&paths[2], b"first\nsec\xFFond").unwrap();
+    let error = read_parts(&paths[2..], defaults(), 4).unwrap().find_map(Result::err).unwrap();
+    assert!(matches!(error, Error::InvalidUtf8 { line: 2, offset: 9, .. }), "{error}");
+    fs::write(&paths[2], b"cut \xC3").unwrap();
+    assert!(read_parts(&paths[2..], defaults(), 4).unwrap().any(|part| part.is_err()));
+    let raw = ReadOptions { raw_bytes: true, ..defaults() };
+    assert!(read_parts(&paths[2..], raw, 4).unwrap().all(|part| part.is_ok()));
+}
+
+#[test]
+fn folders_and_patterns_become_files_in_the_order_of_their_names() {
+    let folder = TempDir::new().unwrap();
+    fs::create_dir_all(folder.path().join("deep/er")).unwrap();
+    let names = ["b.txt", "a.jsonl.gz", "notes.md", "deep/c.parquet", "deep/er/d.txt.zst"];
+    names.iter().for_each(|name| fs::write(folder.path().join(name), "x").unwrap());
+    let expanded = |pattern: &str| {
+        let files = expand(&[folder.path().join(pattern)])?;
+        let name = |file: &PathBuf| file.strip_prefix(folder.path()).unwrap().to_str().unwrap().to_owned();
+        Ok::<_, Error>(files.iter().map(name).collect::<Vec<_>>())
+    };
+    assert_eq!(expanded("").unwrap(), ["a.jsonl.gz", "b.txt", "deep/c.parquet", "deep/er/d.txt.zst"]);
+    assert_eq!(expanded("*.txt").unwrap(), ["b.txt"]);
+    assert_eq!(expanded("**/*.t*").unwrap(), ["b.txt", "deep/er/d.txt.zst"]);
+    assert_eq!(expanded("missing.txt").unwrap(), ["missing.txt"]);
+    assert!(matches!(expanded("*.jsonl"), Err(Error::NoMatch { .. })));
+    assert!(matches!(expanded("a**[.txt"), Err(Error::BadPattern { .. })));
+    let [a, b] = ["a", "b"].map(|text| {
+        fs::write(folder.path().join("b.txt"), text.repeat(text.len() + usize::from(text == "b"))).unwrap();
+        inputs_key(&[folder.path().join("b.txt")]).unwrap()
+    });
+    assert_ne!(a, b);
+    assert_eq!(inputs_key(&["-".into()]).unwrap(), None);
 }

@@ -10,7 +10,7 @@ use tokenizer::{Kind, Tokenizer};
 
 use crate::Error;
 use crate::document::Document;
-use crate::shard::{ShardWriter, WriterOptions};
+use crate::shard::{Resumed, ShardWriter, WriterOptions};
 
 /// A batch ends once it has this much text (its last document may exceed it) ...
 const MAX_BATCH_BYTES: usize = 8 << 20;
@@ -30,6 +30,9 @@ pub struct PrepareOptions {
     pub tokenizer_xxh3: String,
     /// Usually [`WriterOptions::DEFAULT_TOKENS_PER_SHARD`].
     pub max_tokens_per_shard: u64,
+    /// Stands for the documents, such as [`crate::document::inputs_key`]. With one, finished shards outlive a kill or an
+    /// error, and the same call goes on behind them; without, nothing is left behind.
+    pub resume_key: Option<String>,
 }
 
 /// How far it is, or how far it got.
@@ -61,21 +64,39 @@ pub struct Summary {
 /// number of threads.
 ///
 /// **Errors**: the first error of `documents`, a character that a character vocabulary does not
-/// have, no text at all, or a failed write. None leaves anything behind.
+/// have, no text at all, or a failed write. The dataset is not there before it is complete.
 pub fn prepare(
     documents: impl IntoIterator<Item = Result<Document, Error>>,
     tokenizer: &Tokenizer,
     options: PrepareOptions,
     progress: &dyn Fn(Progress),
 ) -> Result<Summary, Error> {
-    let PrepareOptions { output, overwrite, append_end_of_text, tokenizer_xxh3, max_tokens_per_shard } = options;
+    let PrepareOptions { output, overwrite, append_end_of_text, tokenizer_xxh3, max_tokens_per_shard, resume_key } =
+        options;
     let vocab_size = tokenizer.vocab_size();
     let end_of_text = tokenizer.end_of_text().filter(|_| append_end_of_text);
-    let mut writer =
-        ShardWriter::create(WriterOptions { output, overwrite, vocab_size, tokenizer_xxh3, max_tokens_per_shard })?;
+    // What the tokens depend on beside the documents and the tokenizer.
+    let resume_key = resume_key.map(|key| format!("{key} {append_end_of_text} {max_tokens_per_shard}"));
+    let mut writer = ShardWriter::create(WriterOptions {
+        output,
+        overwrite,
+        vocab_size,
+        tokenizer_xxh3,
+        max_tokens_per_shard,
+        resume_key,
+    })?;
 
     let mut documents = documents.into_iter();
-    let mut totals = Progress::default();
+    let Resumed { n_documents, n_tokens, n_text_bytes, n_tokens_of_next } = writer.resumed();
+    let mut totals = Progress { input_bytes: 0, n_documents, n_tokens: n_tokens - n_tokens_of_next, n_text_bytes };
+    for _ in 0..n_documents {
+        // Read, but not tokenised again.
+        let Some(document) = documents.next().transpose()? else { break };
+        if document.input_bytes - totals.input_bytes >= MAX_BATCH_BYTES as u64 {
+            totals.input_bytes = document.input_bytes;
+            progress(totals);
+        }
+    }
     loop {
         let batch = next_batch(&mut documents)?;
         if batch.is_empty() {

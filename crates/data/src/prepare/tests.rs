@@ -16,6 +16,7 @@ fn options(output: &Path) -> PrepareOptions {
         append_end_of_text: true,
         tokenizer_xxh3: "0000000000000000".to_owned(),
         max_tokens_per_shard: 1000,
+        resume_key: None,
     }
 }
 
@@ -133,4 +134,60 @@ fn an_error_among_the_documents_ends_it_and_leaves_nothing() {
     let error = prepare(failing, &byte_tokenizer(), options(&folder.path().join("d")), &|_| {}).unwrap_err();
     assert!(matches!(error, Error::NoInput));
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn whatever_it_died_of_the_shards_are_those_of_an_unbroken_run() {
+    let folder = TempDir::new().unwrap();
+    let texts = some_texts();
+    let whole = PrepareOptions { max_tokens_per_shard: 777, ..options(&folder.path().join("whole")) };
+    prepare(documents(&texts), &byte_tokenizer(), whole, &|_| {}).unwrap();
+    let whole = Dataset::open(&folder.path().join("whole")).unwrap();
+
+    let output = folder.path().join("broken");
+    let resumable =
+        || PrepareOptions { max_tokens_per_shard: 777, resume_key: Some("these".to_owned()), ..options(&output) };
+    let mut n_kept = Vec::new();
+    for n_documents in [5000, 100, 9000, 9500] {
+        // An error takes the way of a kill here, as far as finished shards go.
+        let broken = documents(&texts).take(n_documents).chain([Err(Error::NoInput)]);
+        prepare(broken, &byte_tokenizer(), resumable(), &|_| {}).unwrap_err();
+        n_kept.push(fs::read_dir(folder.path().join(".broken.tmp")).unwrap().count());
+    }
+    // A shard in the making may go, finished ones stay.
+    assert!(n_kept[1] + 2 >= n_kept[0] && n_kept[2] > n_kept[0] && n_kept[3] + 2 >= n_kept[2], "{n_kept:?}");
+    let summary = prepare(documents(&texts), &byte_tokenizer(), resumable(), &|_| {}).unwrap();
+    let broken = Dataset::open(&output).unwrap();
+    assert_eq!(broken.checksum(), whole.checksum());
+    assert_eq!(tokens(&broken), tokens(&whole));
+    assert_eq!((summary.totals.n_documents, summary.totals.n_tokens), (10_000, whole.n_tokens()));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+}
+
+#[test]
+fn shards_of_other_documents_or_with_a_changed_byte_are_not_taken_up() {
+    let folder = TempDir::new().unwrap();
+    let texts = some_texts();
+    let output = folder.path().join("d");
+    let run = |key: &str, n_documents: usize| {
+        let options = PrepareOptions { resume_key: Some(key.to_owned()), overwrite: true, ..options(&output) };
+        let broken = documents(&texts).take(n_documents).chain([Err(Error::NoInput)]);
+        let documents: Box<dyn Iterator<Item = _>> =
+            if n_documents < texts.len() { Box::new(broken) } else { Box::new(documents(&texts)) };
+        prepare(documents, &byte_tokenizer(), options, &|_| {})
+    };
+    let whole = {
+        run("a", texts.len()).unwrap();
+        Dataset::open(&output).unwrap().checksum().to_owned()
+    };
+    run("a", 9000).unwrap_err();
+    let shard = folder.path().join(".d.tmp/shard_00003.bin");
+    let mut bytes = fs::read(&shard).unwrap();
+    bytes[5] ^= 1;
+    fs::write(&shard, bytes).unwrap();
+    run("a", texts.len()).unwrap();
+    assert_eq!(Dataset::open(&output).unwrap().checksum(), whole);
+    run("a", 9000).unwrap_err();
+    run("b", texts.len()).unwrap();
+    assert_eq!(Dataset::open(&output).unwrap().checksum(), whole);
 }

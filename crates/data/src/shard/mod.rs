@@ -13,6 +13,7 @@
 
 mod index;
 mod map;
+mod resume;
 mod writer;
 mod dataset;
 #[cfg(test)]
@@ -20,6 +21,7 @@ pub(crate) mod tests;
 
 pub use dataset::Dataset;
 pub use index::Dtype;
+pub use resume::Resumed;
 pub use writer::{ShardWriter, WriterOptions};
 
 /// The version of the layout above.

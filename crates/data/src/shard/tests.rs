@@ -14,6 +14,7 @@ fn options(output: &Path) -> WriterOptions {
         vocab_size: 1000,
         tokenizer_xxh3: "0123456789abcdef".to_owned(),
         max_tokens_per_shard: 10,
+        resume_key: None,
     }
 }
 

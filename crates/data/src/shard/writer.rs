@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::index::{Dtype, Index, ShardEntry};
+use super::resume::{self, Resumed};
 use super::{FORMAT_VERSION, INDEX_FILE, checksum_hex, documents_file, tokens_file};
 use crate::Error;
 
@@ -29,6 +30,9 @@ pub struct WriterOptions {
     pub tokenizer_xxh3: String,
     /// All shards but the last have exactly this many tokens.
     pub max_tokens_per_shard: u64,
+    /// Stands for the documents. With one, finished shards outlive a kill or an error, and the next writer with the same
+    /// options goes on behind them.
+    pub resume_key: Option<String>,
 }
 
 impl WriterOptions {
@@ -39,8 +43,8 @@ impl WriterOptions {
 /// Writes a dataset document by document; nothing is seen at its place before
 /// [`ShardWriter::finish`].
 ///
-/// Dropped before that, it removes what it wrote. What a killed process left behind is removed by
-/// the next writer of the same dataset.
+/// Dropped before that, it removes what it wrote, but for finished shards where there is a key to resume with. What a
+/// killed process left behind is taken up or removed by the next writer of the same dataset.
 pub struct ShardWriter {
     options: WriterOptions,
     temporary: PathBuf,
@@ -48,6 +52,9 @@ pub struct ShardWriter {
     _lock: File,
     index: Index,
     shard: Option<OpenShard>,
+    resumed: Resumed,
+    /// Tokens of the next document that are written already.
+    n_skipped: u64,
     is_finished: bool,
 }
 
@@ -76,7 +83,7 @@ impl ShardWriter {
         check_output(&options.output, options.overwrite)?;
         let temporary = sibling(&options.output, "tmp");
         let lock = claim(&temporary, &options.output)?;
-        let index = Index {
+        let fresh = Index {
             format_version: FORMAT_VERSION,
             dtype: Dtype::for_vocab_size(options.vocab_size),
             vocab_size: options.vocab_size,
@@ -86,7 +93,20 @@ impl ShardWriter {
             n_text_bytes: 0,
             shards: Vec::new(),
         };
-        Ok(ShardWriter { options, temporary, _lock: lock, index, shard: None, is_finished: false })
+        let saved = match &options.resume_key {
+            Some(key) => resume::load(&temporary, key, &fresh)?,
+            None => None,
+        };
+        let (index, resumed) = saved.unwrap_or((fresh, Resumed::default()));
+        remove_leftovers(&temporary, index.shards.len())
+            .map_err(|source| Error::write("the dataset", &options.output, source))?;
+        let n_skipped = resumed.n_tokens_of_next;
+        Ok(ShardWriter { options, temporary, _lock: lock, index, shard: None, resumed, n_skipped, is_finished: false })
+    }
+
+    /// What an earlier writer has done: the documents to push begin behind it.
+    pub fn resumed(&self) -> Resumed {
+        self.resumed
     }
 
     /// Appends a document that stands for `n_text_bytes` of text.
@@ -99,7 +119,12 @@ impl ShardWriter {
             return Err(Error::TokenOutOfVocabulary { document_idx, token, vocab_size });
         }
         let (dtype, max_tokens) = (self.index.dtype, self.options.max_tokens_per_shard);
-        let mut rest = tokens;
+        let n_skipped = std::mem::take(&mut self.n_skipped) as usize;
+        let Some(mut rest) = tokens.get(n_skipped..) else {
+            let reason = "the documents are not those that it was begun with".to_owned();
+            return Err(Error::InconsistentShard { path: self.temporary.clone(), reason });
+        };
+        let n_new_tokens = rest.len() as u64;
         loop {
             let shard = self.open_shard()?;
             let room = usize::try_from(max_tokens - shard.n_tokens).unwrap_or(usize::MAX);
@@ -112,9 +137,10 @@ impl ShardWriter {
             }
             rest = remaining;
             self.close_shard()?;
+            self.save_progress((tokens.len() - rest.len()) as u64)?;
         }
         self.index.n_documents += 1;
-        self.index.n_tokens += tokens.len() as u64;
+        self.index.n_tokens += n_new_tokens;
         self.index.n_text_bytes += n_text_bytes;
         Ok(())
     }
@@ -141,6 +167,12 @@ impl ShardWriter {
         index.write(json.as_bytes())?;
         index.write(b"\n")?;
         index.finish()?;
+        match fs::remove_file(self.temporary.join(resume::PROGRESS_FILE)) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::write("the dataset", &self.options.output, source));
+            }
+            _ => {}
+        }
         sync_folder(&self.temporary)?;
         // Somebody may have made a dataset here in the meantime.
         check_output(&self.options.output, self.options.overwrite)?;
@@ -173,6 +205,15 @@ impl ShardWriter {
         sync_folder(parent(output))
     }
 
+    /// Saves the shards that are finished, with so many tokens of the document that is being pushed.
+    fn save_progress(&self, n_tokens_of_next: u64) -> Result<(), Error> {
+        let Some(key) = &self.options.resume_key else { return Ok(()) };
+        let Index { n_documents, n_text_bytes, .. } = self.index;
+        let n_tokens = self.index.shards.iter().map(|shard| shard.n_tokens).sum();
+        let done = Resumed { n_documents, n_tokens, n_text_bytes, n_tokens_of_next };
+        resume::save(&self.temporary, key, done, &self.index)
+    }
+
     fn open_shard(&mut self) -> Result<&mut OpenShard, Error> {
         let shard = match self.shard.take() {
             Some(shard) => shard,
@@ -202,7 +243,8 @@ impl ShardWriter {
 
 impl Drop for ShardWriter {
     fn drop(&mut self) {
-        if !self.is_finished {
+        let keeps = self.options.resume_key.is_some() && !self.index.shards.is_empty();
+        if !self.is_finished && !keeps {
             // Nothing is left to report to; the next writer tries again.
             let _ = fs::remove_dir_all(&self.temporary);
         }
@@ -265,8 +307,7 @@ fn check_output(output: &Path, overwrite: bool) -> Result<(), Error> {
     }
 }
 
-/// Creates the temporary folder, or takes over one that no living process holds; empties and locks
-/// it.
+/// Creates the temporary folder, or takes over one that no living process holds; locks it.
 fn claim(temporary: &Path, output: &Path) -> Result<File, Error> {
     let failed = |source| Error::write("the dataset", output, source);
     match fs::create_dir(temporary) {
@@ -280,18 +321,28 @@ fn claim(temporary: &Path, output: &Path) -> Result<File, Error> {
         Err(TryLockError::WouldBlock) => return Err(Error::WriterBusy { path: output.to_owned() }),
         Err(TryLockError::Error(source)) => return Err(failed(source)),
     }
-    let leftovers =
-        fs::read_dir(temporary).and_then(|entries| entries.collect::<Result<Vec<_>, _>>()).map_err(failed)?;
-    for entry in &leftovers {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if !(name == LOCK_FILE || name == INDEX_FILE || name.starts_with("shard_")) {
+    for name in names(temporary).map_err(failed)? {
+        if !(name == LOCK_FILE || name == INDEX_FILE || name.starts_with("shard_") || resume::is_progress(&name)) {
             return Err(Error::OutputInUse { path: temporary.to_owned() });
         }
     }
-    for entry in leftovers.iter().filter(|entry| entry.file_name() != LOCK_FILE) {
-        fs::remove_file(entry.path()).map_err(failed)?;
-    }
     Ok(lock)
+}
+
+/// Removes what an earlier writer left, but for its first shards and what is saved of them.
+fn remove_leftovers(temporary: &Path, n_shards: usize) -> io::Result<()> {
+    let mut kept: Vec<String> = (0..n_shards).flat_map(|i| [tokens_file(i), documents_file(i)]).collect();
+    kept.push(LOCK_FILE.to_owned());
+    if n_shards > 0 {
+        kept.push(resume::PROGRESS_FILE.to_owned());
+    }
+    kept.sort();
+    let leftovers = names(temporary)?.into_iter().filter(|name| kept.binary_search(name).is_err());
+    leftovers.into_iter().try_for_each(|name| fs::remove_file(temporary.join(name)))
+}
+
+fn names(folder: &Path) -> io::Result<Vec<String>> {
+    fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
 }
 
 /// `folder/name` becomes `folder/.name.suffix`.

@@ -209,7 +209,12 @@ impl Module {
             unsafe { result::module::get_function(self.module, symbol) }.map_err(driver_error("find a kernel"))?;
         let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         // SAFETY: the function was found above.
-        unsafe { result::function::set_function_attribute(function, attribute, shared_bytes as i32) }
+        let allowed = unsafe { result::function::get_function_attribute(function, attribute) }
+            .map_err(driver_error("ask for a kernel's shared memory"))?;
+        // The function is one, however many kernels are made of it: what an earlier one may use stays allowed.
+        let allowed = (shared_bytes as i32).max(allowed);
+        // SAFETY: as above.
+        unsafe { result::function::set_function_attribute(function, attribute, allowed) }
             .map_err(driver_error("reserve shared memory"))?;
         Ok(Kernel { module: self.clone(), function, shared_bytes })
     }

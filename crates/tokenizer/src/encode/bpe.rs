@@ -1,218 +1,328 @@
-//! Merging the bytes of a pre-token: of all adjacent pairs the one learned first, and of equal ones
-//! the leftmost, is merged, until none is left. `reference.rs` says the same in ten lines.
-//!
-//! A short pre-token scans for the next merge, which is quadratic but fastest; a long one (a
-//! megabyte of one letter, say) keeps the possible merges in a heap, which is O(n log n).
+//! Byte-level byte-pair encoding: text to pre-tokens to ids.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use super::cache::{Batch, Cache};
+use super::derivation::Derivations;
+use super::lines::{Key, Lines, SHORT_BYTES};
+use super::merge::{self, Symbol};
+use super::pairs::{Merge, NO_MERGE, Pairs};
+use crate::pretokenize::{Ends, Pattern};
+use crate::trie::Trie;
 use crate::{HashMap, TokenId};
 
-/// Pre-tokens from this many bytes on use the heap.
-const HEAP_FROM_BYTES: usize = 64;
-/// Texts from this many bytes on use a cache: clearing it costs about as much as encoding these.
-const CACHE_FROM_BYTES: usize = 1 << 14;
-/// 64 bytes each, so half a megabyte: about what a core's own cache holds.
-const CACHE_SLOTS: usize = 1 << 13;
-/// The rank of a pair that is not merged, and of the last symbol, which has no pair.
-const NO_MERGE: u32 = u32::MAX;
-const NONE: usize = usize::MAX;
+/// Pre-tokens from this many bytes on are not merged by scans.
+const LONG_FROM_BYTES: usize = 64;
+/// Pre-tokens from this many bytes on are worth the making of a tree of all tokens.
+const VERY_LONG_FROM_BYTES: usize = 1 << 12;
+/// A cache is made once so much text was encoded: clearing it costs about as much as encoding this.
+const CACHE_FROM_BYTES: usize = 1 << 15;
 
 /// Byte-level byte-pair encoding.
 #[derive(Clone, PartialEq)]
 pub(crate) struct Bpe {
     byte_ids: [TokenId; 256],
-    /// In the order learned; the index is the rank.
+    /// Left, right and merged token in the order learned; the index is the rank.
     merges: Vec<[TokenId; 2]>,
-    by_pair: HashMap<u64, Merge>,
+    /// Pre-tokens that are one token.
+    whole: HashMap<Box<[u8]>, TokenId>,
+    ignores_merges: bool,
+    pattern: Pattern,
     /// Whether a space is put before text that does not start with one.
     pub(crate) add_prefix_space: bool,
+    /// What follows from the above.
+    derived: Derived,
+    scratches: Pool,
 }
 
-#[derive(Clone, Copy, PartialEq)]
-struct Merge {
-    rank: u32,
-    id: TokenId,
+#[derive(Clone)]
+struct Derived {
+    pairs: Pairs,
+    /// `None` if a merge needs the result of a later one.
+    derivations: Option<Derivations>,
+    /// The tokens that are the encoding of their bytes, made when a long pre-token wants them.
+    reachable: OnceLock<Trie<TokenId>>,
+    /// The short ones of [`Bpe::whole`]; `None` if they do not fit.
+    whole: Option<Arc<Lines>>,
+}
+
+impl PartialEq for Derived {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 impl Bpe {
     /// `merges`: left, right and merged token, in the order learned. Of a pair given twice the later
     /// rank counts, as in Hugging Face's `tokenizers`.
     pub(crate) fn new(byte_ids: [TokenId; 256], merges: &[[TokenId; 3]], add_prefix_space: bool) -> Self {
-        let by_pair =
-            (0..).zip(merges).map(|(rank, &[left, right, id])| (pair(left, right), Merge { rank, id })).collect();
-        let merges = merges.iter().map(|&[left, right, _]| [left, right]).collect();
-        Self { byte_ids, merges, by_pair, add_prefix_space }
+        let pairs = Pairs::new(&byte_ids, merges);
+        let derivations = Derivations::new(&byte_ids, merges, &pairs);
+        let mut bpe = Self {
+            byte_ids,
+            merges: merges.iter().map(|&[left, right, _]| [left, right]).collect(),
+            whole: HashMap::default(),
+            ignores_merges: false,
+            pattern: Pattern::Gpt2,
+            add_prefix_space,
+            derived: Derived { pairs, derivations, reachable: OnceLock::new(), whole: None },
+            scratches: Pool::default(),
+        };
+        bpe.whole = bpe.reachable(merges).collect();
+        bpe.derived.whole = whole_lines(&bpe.whole);
+        bpe
+    }
+
+    /// With another pattern of pre-tokens.
+    pub(crate) fn with_pattern(self, pattern: Pattern) -> Self {
+        Self { pattern, ..self }
+    }
+
+    /// A pre-token that is one of `tokens` becomes its id at once, as with `ignore_merges` in `tokenizer.json`
+    /// and always in tiktoken.
+    pub(crate) fn ignoring_merges<'a>(mut self, tokens: impl IntoIterator<Item = (&'a [u8], TokenId)>) -> Self {
+        self.whole.extend(tokens.into_iter().map(|(bytes, id)| (bytes.into(), id)));
+        self.derived.whole = whole_lines(&self.whole);
+        Self { ignores_merges: true, ..self }
+    }
+
+    pub(crate) fn pattern(&self) -> &Pattern {
+        &self.pattern
+    }
+
+    pub(crate) fn ignores_merges(&self) -> bool {
+        self.ignores_merges
     }
 
     pub(crate) fn merges(&self) -> &[[TokenId; 2]] {
         &self.merges
     }
 
-    /// Appends the ids of one pre-token.
-    #[inline]
-    pub(crate) fn encode(&self, piece: &[u8], ids: &mut Vec<TokenId>, scratch: &mut Scratch) {
-        if let [byte] = piece {
-            return ids.push(self.byte_ids[usize::from(*byte)]);
+    /// The tokens that are the encoding of their bytes; none if that cannot be told.
+    fn reachable(&self, merges: &[[TokenId; 3]]) -> impl Iterator<Item = (Box<[u8]>, TokenId)> + use<> {
+        let mut bytes: HashMap<TokenId, Box<[u8]>> = HashMap::default();
+        if let Some(derivations) = &self.derived.derivations {
+            bytes.extend((0..=255).zip(self.byte_ids).map(|(byte, id)| (id, Box::from([byte]))));
+            for (rank, &[left, right, id]) in (0..).zip(merges) {
+                if derivations.rank(id) == Some(rank) {
+                    let whole = [&*bytes[&left], &*bytes[&right]].concat().into();
+                    bytes.insert(id, whole);
+                }
+            }
         }
-        let Some((slot, key)) = scratch.slot(piece) else {
-            return self.merge(piece, ids, &mut scratch.symbols);
+        bytes.into_iter().map(|(id, bytes)| (bytes, id))
+    }
+
+    /// Appends the ids of `text`.
+    pub(crate) fn encode(&self, mut text: &[u8], ids: &mut Vec<TokenId>, scratch: &mut Scratch) {
+        scratch.expect(text.len());
+        if self.pattern.is_custom() {
+            // Where the engine of regular expressions gives up, the text is one pre-token.
+            let pretokens = self.pattern.pretokens(text).unwrap_or_else(|_| vec![text]);
+            pretokens.into_iter().for_each(|pretoken| self.encode_pretoken(pretoken, ids, scratch));
+            return;
+        }
+        while !text.is_empty() {
+            self.pattern.cut(text, &mut scratch.ends);
+            let n_bytes = self.encode_cut(text, ids, scratch);
+            text = &text[n_bytes..];
+        }
+    }
+
+    /// Appends the ids of the pre-tokens whose ends `scratch` has, and says how many bytes they are.
+    fn encode_cut(&self, text: &[u8], ids: &mut Vec<TokenId>, scratch: &mut Scratch) -> usize {
+        let n = scratch.ends.as_slice().len();
+        let mut i = 0;
+        while i < n {
+            if let Some(cache) = &scratch.cache {
+                i += cache.find(text, scratch.ends.as_slice(), i, &mut scratch.batch);
+            }
+            if i < n {
+                scratch.flush(ids);
+                let ends = scratch.ends.as_slice();
+                let start = if i == 0 { 0 } else { ends[i - 1] };
+                let pretoken = &text[start as usize..ends[i] as usize];
+                self.encode_pretoken(pretoken, ids, scratch);
+                i += 1;
+            }
+        }
+        scratch.flush(ids);
+        scratch.ends.as_slice().last().map_or(0, |&end| end as usize)
+    }
+
+    /// Appends the ids of one pre-token.
+    #[inline(never)]
+    pub(crate) fn encode_pretoken(&self, pretoken: &[u8], ids: &mut Vec<TokenId>, scratch: &mut Scratch) {
+        let Some(cache) = &mut scratch.cache else {
+            return self.merge(pretoken, ids, &mut scratch.symbols);
         };
-        let cached = &scratch.cache[slot];
-        if cached.key == key {
-            ids.extend_from_slice(&cached.ids[..cached.n_ids as usize]);
+        if cache.find_one(pretoken, ids) {
             return;
         }
         let start = ids.len();
-        self.merge(piece, ids, &mut scratch.symbols);
-        scratch.cache[slot].store(key, &ids[start..]);
+        self.merge(pretoken, ids, &mut scratch.symbols);
+        cache.insert(pretoken, &ids[start..]);
     }
 
-    fn merge(&self, piece: &[u8], ids: &mut Vec<TokenId>, symbols: &mut Vec<Symbol>) {
+    /// The id of a pre-token that is one token.
+    fn whole_id(&self, pretoken: &[u8]) -> Option<TokenId> {
+        match &self.derived.whole {
+            Some(lines) if pretoken.len() <= SHORT_BYTES => {
+                lines.find(Key::of(pretoken)).map(|(place, way)| lines.value(place, way))
+            }
+            _ => self.whole.get(pretoken).copied(),
+        }
+    }
+
+    fn merge(&self, pretoken: &[u8], ids: &mut Vec<TokenId>, symbols: &mut Vec<Symbol>) {
+        if let Some(id) = self.whole_id(pretoken) {
+            return ids.push(id);
+        }
+        let Derived { pairs, derivations, reachable, .. } = &self.derived;
+        let is_ready = reachable.get().is_some();
+        let from_bytes = if is_ready { LONG_FROM_BYTES } else { VERY_LONG_FROM_BYTES };
+        if let Some(derivations) = derivations.as_ref().filter(|_| pretoken.len() >= from_bytes) {
+            let tokens = reachable.get_or_init(|| self.reachable_trie(derivations));
+            return merge::by_neighbours(pretoken, tokens, derivations, pairs, ids);
+        }
+        if pretoken.len() <= merge::FEW {
+            return merge::few(pairs, &self.byte_ids, pretoken, ids);
+        }
+        self.start(pretoken, symbols);
+        if symbols.len() < LONG_FROM_BYTES {
+            merge::by_scan(pairs, symbols);
+            ids.extend(symbols.iter().map(|symbol| symbol.id));
+        } else {
+            merge::by_heap(pairs, symbols, ids);
+        }
+    }
+
+    /// A symbol for each byte.
+    fn start(&self, pretoken: &[u8], symbols: &mut Vec<Symbol>) {
+        let Derived { pairs, .. } = &self.derived;
         symbols.clear();
         symbols.extend(
-            piece.iter().map(|&byte| Symbol {
+            pretoken.iter().map(|&byte| Symbol {
                 id: self.byte_ids[usize::from(byte)],
                 next_merge: Merge { rank: NO_MERGE, id: 0 },
             }),
         );
         for i in 1..symbols.len() {
-            symbols[i - 1].next_merge = self.lookup(symbols[i - 1].id, symbols[i].id);
-        }
-        if symbols.len() < HEAP_FROM_BYTES {
-            self.merge_by_scan(symbols);
-            ids.extend(symbols.iter().map(|symbol| symbol.id));
-        } else {
-            self.merge_by_heap(symbols, ids);
+            symbols[i - 1].next_merge = pairs.get(symbols[i - 1].id, symbols[i].id);
         }
     }
 
-    fn merge_by_scan(&self, symbols: &mut Vec<Symbol>) {
-        while symbols.len() > 1 {
-            let (mut at, mut rank) = (0, NO_MERGE);
-            for (i, symbol) in symbols.iter().enumerate() {
-                if symbol.next_merge.rank < rank {
-                    (at, rank) = (i, symbol.next_merge.rank);
-                }
-            }
-            if rank == NO_MERGE {
-                break;
-            }
-            symbols[at].id = symbols[at].next_merge.id;
-            symbols.remove(at + 1);
-            symbols[at].next_merge = match symbols.get(at + 1) {
-                Some(next) => self.lookup(symbols[at].id, next.id),
-                None => Merge { rank: NO_MERGE, id: 0 },
-            };
-            if at > 0 {
-                symbols[at - 1].next_merge = self.lookup(symbols[at - 1].id, symbols[at].id);
-            }
+    /// The ids of one pre-token by each of the ways to merge that can do it.
+    #[cfg(test)]
+    pub(super) fn merge_each_way(&self, pretoken: &[u8]) -> Vec<Vec<TokenId>> {
+        let Derived { pairs, derivations, .. } = &self.derived;
+        let mut ways = vec![Vec::new(), Vec::new()];
+        let mut symbols = self.symbols(pretoken);
+        merge::by_heap(pairs, &mut symbols, &mut ways[0]);
+        let mut symbols = self.symbols(pretoken);
+        merge::by_scan(pairs, &mut symbols);
+        ways[1] = symbols.iter().map(|symbol| symbol.id).collect();
+        if pretoken.len() <= merge::FEW {
+            ways.push(Vec::new());
+            merge::few(pairs, &self.byte_ids, pretoken, &mut ways[2]);
         }
+        if let Some(derivations) = derivations {
+            let mut ids = Vec::new();
+            merge::by_neighbours(pretoken, &self.reachable_trie(derivations), derivations, pairs, &mut ids);
+            ways.push(ids);
+        }
+        ways
     }
 
-    fn merge_by_heap(&self, symbols: &mut [Symbol], ids: &mut Vec<TokenId>) {
-        let n = symbols.len();
-        let mut next: Vec<usize> = (1..n).chain([NONE]).collect();
-        let mut previous: Vec<usize> = std::iter::once(NONE).chain(0..n - 1).collect();
-        let mut heap: BinaryHeap<Reverse<(u32, usize)>> = (0..n)
-            .filter(|&i| symbols[i].next_merge.rank != NO_MERGE)
-            .map(|i| Reverse((symbols[i].next_merge.rank, i)))
-            .collect();
-        while let Some(Reverse((rank, at))) = heap.pop() {
-            // An entry is stale once its pair has changed; a merged-away symbol has no pair.
-            if symbols[at].next_merge.rank != rank {
-                continue;
-            }
-            let gone = next[at];
-            next[at] = next[gone];
-            symbols[gone].next_merge.rank = NO_MERGE;
-            symbols[at].id = symbols[at].next_merge.id;
-            symbols[at].next_merge.rank = NO_MERGE;
-            if next[at] != NONE {
-                previous[next[at]] = at;
-            }
-            for left in [previous[at], at] {
-                if left == NONE || next[left] == NONE {
-                    continue;
-                }
-                let merge = self.lookup(symbols[left].id, symbols[next[left]].id);
-                symbols[left].next_merge = merge;
-                if merge.rank != NO_MERGE {
-                    heap.push(Reverse((merge.rank, left)));
-                }
-            }
-        }
-        let mut at = 0;
-        while at != NONE {
-            ids.push(symbols[at].id);
-            at = next[at];
-        }
+    /// Whether long pre-tokens take linear time.
+    #[cfg(test)]
+    pub(super) fn is_linear(&self) -> bool {
+        self.derived.derivations.is_some()
     }
 
-    #[inline]
-    fn lookup(&self, left: TokenId, right: TokenId) -> Merge {
-        self.by_pair.get(&pair(left, right)).copied().unwrap_or(Merge { rank: NO_MERGE, id: 0 })
+    #[cfg(test)]
+    fn symbols(&self, pretoken: &[u8]) -> Vec<Symbol> {
+        let mut symbols = Vec::new();
+        self.start(pretoken, &mut symbols);
+        symbols
+    }
+
+    fn reachable_trie(&self, derivations: &Derivations) -> Trie<TokenId> {
+        let mut trie = Trie::default();
+        for (bytes, &id) in self.whole.iter().filter(|&(_, &id)| derivations.is_reachable(id)) {
+            trie.insert(bytes, id);
+        }
+        trie
+    }
+
+    /// Memory to encode with, as it was left by an earlier text if there was one.
+    pub(crate) fn take_scratch(&self) -> Box<Scratch> {
+        self.scratches.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    /// Takes the memory back.
+    pub(crate) fn give_scratch(&self, scratch: Box<Scratch>) {
+        self.scratches.0.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
     }
 }
 
-fn pair(left: TokenId, right: TokenId) -> u64 {
-    u64::from(left) << 32 | u64::from(right)
+/// Memory of threads that encode nothing at present: as many as have encoded at once.
+#[derive(Default)]
+struct Pool(Mutex<Vec<Box<Scratch>>>);
+
+impl Clone for Pool {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
 }
 
-struct Symbol {
-    id: TokenId,
-    /// The merge with the symbol after it.
-    next_merge: Merge,
+impl PartialEq for Pool {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
-/// Memory reused from piece to piece: the symbols, and the ids of short pre-tokens seen before.
-///
-/// The cache maps a pre-token to one slot by its hash and forgets what stood there, so its size is
-/// fixed and no text can make it slow.
+/// Memory that one thread reuses: some 21 MiB once it has encoded a bit of text, never more.
 pub(crate) struct Scratch {
+    ends: Ends,
+    batch: Batch,
     symbols: Vec<Symbol>,
-    cache: Vec<Slot>,
+    cache: Option<Cache>,
+    n_bytes_seen: usize,
 }
 
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-struct Slot {
-    /// The bytes of the pre-token, at most 15, with their number in the top byte; 0 if empty.
-    key: u128,
-    n_ids: u32,
-    ids: [TokenId; 11],
+impl Default for Scratch {
+    fn default() -> Self {
+        Self { ends: Ends::new(), batch: Batch::default(), symbols: Vec::new(), cache: None, n_bytes_seen: 0 }
+    }
 }
 
 impl Scratch {
-    pub(crate) fn new(n_bytes: usize) -> Self {
-        let n_slots = if n_bytes < CACHE_FROM_BYTES { 0 } else { CACHE_SLOTS };
-        Self { symbols: Vec::new(), cache: vec![Slot { key: 0, n_ids: 0, ids: [0; 11] }; n_slots] }
+    /// Says how much text is coming.
+    pub(crate) fn expect(&mut self, n_bytes: usize) {
+        self.n_bytes_seen = self.n_bytes_seen.saturating_add(n_bytes);
+        if self.cache.is_none() && self.n_bytes_seen >= CACHE_FROM_BYTES {
+            self.cache = Cache::new();
+        }
     }
 
-    #[inline]
-    fn slot(&self, piece: &[u8]) -> Option<(usize, u128)> {
-        if piece.len() > 15 || self.cache.is_empty() {
-            return None;
+    /// Appends the ids that were found.
+    fn flush(&mut self, ids: &mut Vec<TokenId>) {
+        if let Some(cache) = &self.cache {
+            cache.find_several(&mut self.batch);
+            let found = &mut self.batch.found;
+            ids.extend_from_slice(&found.ids[..found.n]);
+            found.n = 0;
         }
-        let mut bytes = [0; 16];
-        bytes[..piece.len()].copy_from_slice(piece);
-        bytes[15] = piece.len() as u8;
-        let key = u128::from_le_bytes(bytes);
-        // Folded multiplication: each bit of the product's middle depends on the whole key.
-        let product =
-            u128::from(key as u64 ^ 0x9E37_79B9_7F4A_7C15) * u128::from((key >> 64) as u64 ^ 0xD1B5_4A32_D192_ED03);
-        let hash = product as u64 ^ (product >> 64) as u64;
-        Some((hash as usize % CACHE_SLOTS, key))
     }
 }
 
-impl Slot {
-    fn store(&mut self, key: u128, ids: &[TokenId]) {
-        if ids.len() <= self.ids.len() {
-            self.key = key;
-            self.n_ids = ids.len() as u32;
-            self.ids[..ids.len()].copy_from_slice(ids);
-        }
+fn whole_lines(whole: &HashMap<Box<[u8]>, TokenId>) -> Option<Arc<Lines>> {
+    let mut lines = Lines::new((whole.len() * 2 / 3 + 2).next_power_of_two())?;
+    for (bytes, &id) in whole.iter().filter(|(bytes, _)| bytes.len() <= SHORT_BYTES) {
+        let key = Key::of(bytes);
+        let (place, way) = lines.find_free(key)?;
+        lines.set(place, way, key, id);
     }
+    Some(Arc::new(lines))
 }

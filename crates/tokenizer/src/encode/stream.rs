@@ -1,13 +1,12 @@
 //! Encoding in constant memory.
 //!
 //! A piece is encoded once enough of the text behind it is known that nothing further can change
-//! it: no special token can start within it, and its end is `LOOKAHEAD` away from the unknown.
+//! it: no special token can start within it, and its end is far enough from the unknown.
 
 use std::io::{BufRead, ErrorKind};
 
 use super::{Encoder, characters};
-use crate::pretokenize::LOOKAHEAD;
-use crate::special::Match;
+use crate::special::{AddedToken, Match};
 use crate::vocab::Model;
 use crate::{Error, TokenId, Tokenizer};
 
@@ -41,7 +40,7 @@ pub struct TokenStream<'t, R> {
 impl<'t, R: BufRead> TokenStream<'t, R> {
     pub(super) fn new(tokenizer: &'t Tokenizer, reader: R) -> Self {
         Self {
-            encoder: Encoder::new(tokenizer, usize::MAX),
+            encoder: Encoder::new(tokenizer),
             reader,
             buffer: Vec::new(),
             start: 0,
@@ -61,6 +60,14 @@ impl<'t, R: BufRead> TokenStream<'t, R> {
     fn advance(&mut self) -> Result<(), Error> {
         self.ids.clear();
         self.n_handed_out = 0;
+        let sees_all = match &self.encoder.tokenizer.model {
+            Model::Bpe(bpe) => bpe.pattern().is_custom(),
+            _ => false,
+        };
+        let takes_spaces = self.encoder.tokenizer.specials.tokens().iter().any(AddedToken::has_context);
+        if sees_all || takes_spaces || self.encoder.tokenizer.is_staged() {
+            return self.advance_to_end();
+        }
         loop {
             let (limit, is_final) = self.find_limit();
             self.encode_until(limit, is_final)?;
@@ -78,6 +85,15 @@ impl<'t, R: BufRead> TokenStream<'t, R> {
                 None => self.read()?,
             }
         }
+    }
+
+    /// Normalisation, models over text, patterns that are not known and tokens that take spaces along see all of it.
+    fn advance_to_end(&mut self) -> Result<(), Error> {
+        while !self.end_of_input {
+            self.read()?;
+        }
+        self.ids = self.encoder.tokenizer.encode(&std::mem::take(&mut self.buffer));
+        Ok(())
     }
 
     /// Up to where `buffer` is known to be free of special tokens, and whether the text between two
@@ -101,10 +117,17 @@ impl<'t, R: BufRead> TokenStream<'t, R> {
             self.at_segment_start = false;
             limit += self.add_prefix_space();
         }
+        if let (Model::Bpe(bpe), true) = (&self.encoder.tokenizer.model, self.start < limit) {
+            let text = &self.buffer[self.start..limit];
+            let end = if is_final { Some(text.len()) } else { bpe.pattern().last_safe_cut(text) };
+            let end = end.unwrap_or(0);
+            self.encoder.encode(&text[..end], &mut self.ids);
+            self.start += end;
+        }
         while self.start < limit && self.ids.len() < READY_IDS {
             let text = &self.buffer[self.start..limit];
             let len = self.encoder.piece_len(text);
-            if !is_final && len + LOOKAHEAD > text.len() {
+            if !is_final && !self.encoder.is_decided(text, len) {
                 break;
             }
             if !self.encoder.encode_piece(&text[..len], &mut self.ids) {

@@ -3,7 +3,7 @@ use std::io::{self, BufReader, Read};
 use proptest::prelude::*;
 
 use super::*;
-use crate::pretokenize::pretokens;
+use crate::pretokenize::{Pattern, pretokens};
 use crate::reference;
 use crate::special::SpecialTokens;
 
@@ -107,7 +107,7 @@ fn a_large_text_is_encoded_in_parallel_as_in_one_piece() {
     let text = b"abc aab caab'll \xFFab\n\n abcabc <|x|>aaaa  ".repeat(40_000);
     let ids = tokenizer.encode_ordinary(&text);
     let mut sequential = Vec::new();
-    Encoder::new(&tokenizer, 0).encode(&text, &mut sequential);
+    Encoder::new(&tokenizer).encode(&text, &mut sequential);
     assert!(ids == sequential);
     assert!(stream(&tokenizer, &text, 1 << 20) == tokenizer.encode(&text));
     assert!(tokenizer.encode_batch(&[&text, b"abc"]) == [tokenizer.encode(&text), vec![257]]);
@@ -142,6 +142,78 @@ fn a_failing_reader_ends_the_stream_with_its_error() {
     assert_eq!(items.iter().filter(|item| item.is_err()).count(), 1);
 }
 
+#[test]
+fn special_tokens_in_text_are_refused_unless_allowed_or_taken_for_text() {
+    let tokenizer = Tokenizer::bytes_with_specials(&["<|x|>".to_string(), "<|y|>".to_string()]).unwrap();
+    let encode = |allowed, disallowed| tokenizer.encode_with(b"a<|x|><|y|>", Specials { allowed, disallowed });
+    let plain = |text: &[u8]| text.iter().map(|&byte| TokenId::from(byte)).collect::<Vec<_>>();
+    let error = tokenizer.encode_with(b"a<|x|><|y|>", Specials::default()).unwrap_err().to_string();
+    assert!(error.starts_with("the text holds the special token \"<|x|>\" (at byte 1)"), "{error}");
+    let error = encode(SpecialSet::These(&["<|x|>"]), SpecialSet::All).unwrap_err().to_string();
+    assert!(error.starts_with("the text holds the special token \"<|y|>\" (at byte 6)"), "{error}");
+    assert_eq!(encode(SpecialSet::All, SpecialSet::All).unwrap(), [97, 256, 257]);
+    assert_eq!(encode(SpecialSet::None, SpecialSet::None).unwrap(), plain(b"a<|x|><|y|>"));
+    let mixed = [plain(b"a<|x|>"), vec![257]].concat();
+    assert_eq!(encode(SpecialSet::These(&["<|y|>"]), SpecialSet::None).unwrap(), mixed);
+    assert!(encode(SpecialSet::None, SpecialSet::These(&["<|z|>"])).is_err());
+    assert_eq!(tokenizer.encode_with(b"a<|x|", Specials::default()).unwrap(), plain(b"a<|x|"));
+}
+
+#[test]
+fn a_file_has_the_ids_of_its_text() {
+    let tokenizer = bpe_of(&[(0, 1), (4, 2)], &["<|x|>"], true);
+    let folder = tempfile::tempdir().unwrap();
+    for text in [b"".to_vec(), b"abc<|x|> \xFF".to_vec(), b"abc ab<|x|>cab\n".repeat(60_000)] {
+        let path = folder.path().join("text");
+        std::fs::write(&path, &text).unwrap();
+        assert!(tokenizer.encode_file(&path).unwrap() == tokenizer.encode(&text));
+    }
+    let error = tokenizer.encode_file(&folder.path().join("none")).unwrap_err().to_string();
+    assert!(error.starts_with("cannot read "), "{error}");
+}
+
+#[test]
+fn many_short_documents_in_one_text_are_encoded_in_parallel_as_one_by_one() {
+    for space in [false, true] {
+        let tokenizer = bpe_of(&[(0, 1), (4, 2)], &["<|x|>"], space);
+        let document = b"abc aab <|x|>";
+        let once = tokenizer.encode(document);
+        assert!(tokenizer.encode(&document.repeat(50_000)) == once.repeat(50_000));
+    }
+}
+
+#[test]
+fn another_pattern_is_used_and_streamed() {
+    for regex in [r"\p{N}", r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|\s+|."] {
+        let pattern = Pattern::of_regex(regex).unwrap();
+        let mut tokenizer = bpe_of(&[(0, 0), (4, 4)], &["<|x|>"], false);
+        let Model::Bpe(bpe) = &mut tokenizer.model else { unreachable!() };
+        **bpe = bpe.clone().with_pattern(pattern.clone());
+        let text = b"aa1aaaa aa<|x|>aa \xFFaa";
+        let naive = |text: &[u8]| {
+            let merges: Vec<_> = tokenizer.merges().map(|(l, r)| (l.to_vec(), r.to_vec())).collect();
+            let pretokens = pattern.pretokens(text).unwrap();
+            pretokens.iter().flat_map(|pretoken| reference::encode(pretoken, &merges)).collect::<Vec<_>>()
+        };
+        let expected = [naive(b"aa1aaaa aa"), vec![b"<|x|>".to_vec()], naive(b"aa \xFFaa")].concat();
+        let ids = tokenizer.try_encode(text).unwrap();
+        assert_eq!(bytes_of(&tokenizer, &ids), expected);
+        assert_eq!(stream(&tokenizer, text, 3), ids);
+    }
+}
+
+#[test]
+fn with_merges_ignored_a_pretoken_that_is_a_token_is_one() {
+    // aaa cannot be merged: aa comes first, and nothing joins aa and a.
+    let mut tokenizer = bpe_of(&[(0, 0), (0, 1)], &[], false);
+    assert_eq!(tokenizer.encode(b"aaa"), [256, 97]);
+    tokenizer.tokens.push(b"aaa".to_vec().into());
+    let Model::Bpe(bpe) = &mut tokenizer.model else { unreachable!() };
+    **bpe = bpe.clone().ignoring_merges([(&b"aaa"[..], 258)]);
+    assert_eq!(tokenizer.encode(b"aaa"), [258]);
+    assert_eq!(tokenizer.encode(b"aaaa"), [256, 256]);
+}
+
 fn texts() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         8 => prop::sample::select(vec![
@@ -168,11 +240,11 @@ proptest! {
         let ids = tokenizer.encode(&text);
         prop_assert_eq!(bytes_of(&tokenizer, &ids), naive(&tokenizer, &text));
         // Long enough for the cache.
-        let repeated = [&text[..], b" "].concat().repeat(2 + 20_000 / (text.len() + 1));
+        let repeated = [&text[..], b" "].concat().repeat(2 + 40_000 / (text.len() + 1));
         let once = tokenizer.encode(&[&text[..], b" "].concat().repeat(3));
         prop_assert!(tokenizer.encode(&repeated).starts_with(&once[..once.len() / 3]));
         let mut uncached = Vec::new();
-        Encoder::new(&tokenizer, 0).encode(&repeated, &mut uncached);
+        Encoder::new(&tokenizer).encode(&repeated, &mut uncached);
         prop_assert!(tokenizer.encode(&repeated) == uncached);
     }
 
@@ -190,5 +262,35 @@ proptest! {
     ) {
         let tokenizer = bpe_of(&pairs, &["<|x|>"], false);
         prop_assert_eq!(tokenizer.decode_bytes(&tokenizer.encode(&text)), text);
+    }
+
+    #[test]
+    fn all_ways_to_merge_agree(
+        pairs in prop::collection::vec((0_usize..20, 0_usize..20), 0..25),
+        pretoken in "[abcd]{2,16}|[abcd]{17,300}|a{2,100}",
+    ) {
+        let tokenizer = bpe_of(&pairs, &[], false);
+        let Model::Bpe(bpe) = &tokenizer.model else { unreachable!() };
+        let merges: Vec<_> = tokenizer.merges().map(|(l, r)| (l.to_vec(), r.to_vec())).collect();
+        let expected = reference::encode(pretoken.as_bytes(), &merges);
+        for ids in bpe.merge_each_way(pretoken.as_bytes()) {
+            prop_assert_eq!(bytes_of(&tokenizer, &ids), expected.clone(), "linear: {}", bpe.is_linear());
+        }
+    }
+
+    #[test]
+    fn offsets_are_those_of_the_bytes_of_tokens(tokenizer in tokenizers(), text in texts()) {
+        let tokens = tokenizer.encode_with_offsets(&text).unwrap();
+        let ids: Vec<TokenId> = tokens.iter().map(|&(id, _)| id).collect();
+        prop_assert_eq!(&ids, &tokenizer.encode(&text));
+        let mut end = 0;
+        for (id, range) in tokens {
+            prop_assert_eq!(range.start, end);
+            let bytes = tokenizer.token_bytes(id).unwrap();
+            // A space may have been put before the text.
+            prop_assert!(bytes == &text[range.clone()] || bytes == [b" ", &text[range.clone()]].concat());
+            end = range.end;
+        }
+        prop_assert_eq!(end, text.len());
     }
 }

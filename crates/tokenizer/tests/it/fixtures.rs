@@ -33,7 +33,7 @@ pub(crate) fn shared(name: &str) -> Option<PathBuf> {
 pub(crate) fn train_on_corpus(vocab_size: usize) -> Tokenizer {
     let special_tokens = vec![END_OF_TEXT.to_string()];
     let documents = [Ok::<_, Infallible>(fs::read(path("fixtures/corpus.en")).unwrap())];
-    train_bpe(documents, &BpeConfig { vocab_size, special_tokens }, &|_| {}).unwrap()
+    train_bpe(documents, &BpeConfig { vocab_size, special_tokens, ..BpeConfig::default() }, &|_| {}).unwrap()
 }
 
 /// The vocabularies that Hugging Face's `tokenizers` is compared on, by the name of their file.

@@ -1,5 +1,6 @@
 //! `cupola tokenizer decode`: ids to text.
 
+use std::collections::HashSet;
 use std::io::{self, IsTerminal, Read};
 use std::path::PathBuf;
 
@@ -22,7 +23,7 @@ With --json: {\"text\": \"...\"}.";
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Decode {
-    /// A tokenizer.json, or a folder with one or with vocab.json and merges.txt
+    /// A tokenizer.json, .model or .tiktoken file, or a folder with one or with vocab.json and merges.txt
     #[arg(long, value_name = "FILE")]
     tokenizer: PathBuf,
     /// The ids; without --ids and --input they are read from standard input
@@ -31,6 +32,9 @@ pub(super) struct Decode {
     /// A file of ids
     #[arg(long, value_name = "FILE")]
     input: Option<PathBuf>,
+    /// Leave special tokens out
+    #[arg(long)]
+    skip_special_tokens: bool,
     /// Print the exact bytes, also those that are not UTF-8
     #[arg(long, conflicts_with = "json")]
     raw_bytes: bool,
@@ -52,7 +56,11 @@ struct Ids {
 impl Decode {
     pub(super) fn run(self) -> Result<()> {
         let tokenizer = Tokenizer::from_file(&self.tokenizer)?;
-        let ids = parse(&self.read()?)?;
+        let mut ids = parse(&self.read()?)?;
+        if self.skip_special_tokens {
+            let special: HashSet<TokenId> = tokenizer.special_tokens().map(|(_, id)| id).collect();
+            ids.retain(|id| !special.contains(id));
+        }
         let text = tokenizer.try_decode(&ids)?;
         if self.json {
             return ui::print_json(&Output { text });

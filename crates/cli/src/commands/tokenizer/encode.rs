@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use tokenizer::Tokenizer;
+use tokenizer::{TokenId, Tokenizer};
 
 use super::utf8::CheckedUtf8;
 
@@ -14,14 +14,16 @@ const EXAMPLES: &str = "\
 EXAMPLES:
   cupola tokenizer encode --tokenizer tokenizer.json --text 'Hello, world'
   cupola tokenizer encode --tokenizer gpt2/ --input book.txt --json > ids.json
+  cupola tokenizer encode --tokenizer bert/ --text 'Hello, world' --add-special-tokens
   zstdcat book.txt.zst | cupola tokenizer encode --tokenizer tokenizer.json
 
-Special tokens in the text are recognised. Memory does not grow with the text. With --json: {\"ids\": [...]}.";
+Special tokens in the text are recognised. Memory does not grow with the text, unless the tokenizer normalises it or has a
+model over characters (SentencePiece, WordPiece). With --json: {\"ids\": [...]}.";
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Encode {
-    /// A tokenizer.json, or a folder with one or with vocab.json and merges.txt
+    /// A tokenizer.json, .model or .tiktoken file, or a folder with one or with vocab.json and merges.txt
     #[arg(long, value_name = "FILE")]
     tokenizer: PathBuf,
     /// The text; without --text and --input it is read from standard input
@@ -30,6 +32,9 @@ pub(super) struct Encode {
     /// A file, all of which is text; a name that ends in .zst is decompressed
     #[arg(long, value_name = "FILE")]
     input: Option<PathBuf>,
+    /// Put the tokens around the text that the tokenizer's file asks for, such as <s> or [CLS] and [SEP]
+    #[arg(long)]
+    add_special_tokens: bool,
     /// Accept text that is not UTF-8
     #[arg(long)]
     raw_bytes: bool,
@@ -45,9 +50,17 @@ impl Encode {
         let text = self.reader()?;
         let (start, separator, end) = if self.json { ("{\"ids\":[", ",", "]}\n") } else { ("", " ", "\n") };
         let written = "cannot write to standard output";
+        let streamed = tokenizer.encode_stream(text).map(|id| id.with_context(|| self.source()));
+        let ids: Box<dyn Iterator<Item = Result<TokenId>>> = match self.add_special_tokens {
+            true => {
+                let ids = streamed.collect::<Result<Vec<TokenId>>>()?;
+                Box::new(tokenizer.post_process(&ids).into_iter().map(Ok))
+            }
+            false => Box::new(streamed),
+        };
         output.write_all(start.as_bytes()).context(written)?;
-        for (i, id) in tokenizer.encode_stream(text).enumerate() {
-            let id = id.with_context(|| self.source())?;
+        for (i, id) in ids.enumerate() {
+            let id = id?;
             let separator = if i == 0 { "" } else { separator };
             write!(output, "{separator}{id}").context(written)?;
         }

@@ -56,7 +56,7 @@ const CUTS: [(usize, usize, usize, bool); 9] = [
 pub const N_CUTS: usize = CUTS.len();
 
 /// Which of `CUTS` is taken.
-pub static CUT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(3);
+pub static CUT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(4);
 
 impl Shape {
     /// For a device of that architecture.

@@ -67,7 +67,7 @@ fn every_device_equals_the_cpu() {
             };
             let (placed_x, placed_weight, placed_targets) =
                 (placed(&x, case), placed(&weight, case), targets.to(device));
-            // bf16 logits are wrong by up to 0.4 %, which is absolute in the loss and relative in the gradients.
+            // bf16 logits are wrong by up to 0.4 %.
             let loss_tolerance = match dtype {
                 DType::Bf16 => Tolerance { absolute: 2e-3, relative: 2e-3 },
                 _ => Tolerance { absolute: 1e-6, relative: 2e-6 },
@@ -78,8 +78,9 @@ fn every_device_equals_the_cpu() {
                 assert_close(&found[0], &expected[0], loss_tolerance);
                 for i in [1, 2] {
                     let largest = expected[i].f32s().iter().fold(0.0f32, |m, x| m.max(x.abs()));
-                    let absolute = largest * if dtype == DType::Bf16 { 1e-2 } else { 1e-5 };
-                    assert_close(&found[i], &expected[i], Tolerance { absolute, relative: 0.0 });
+                    // A logit of 30 is rounded by up to 0.06 in bf16, and its probability changes by that share.
+                    let (absolute, relative) = if dtype == DType::Bf16 { (1e-2, 0.1) } else { (1e-5, 0.0) };
+                    assert_close(&found[i], &expected[i], Tolerance { absolute: largest * absolute, relative });
                 }
                 let again = pass(&placed_x, &placed_weight, &placed_targets, scale);
                 for (found, again) in found.iter().zip(&again) {

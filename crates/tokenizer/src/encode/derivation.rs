@@ -1,0 +1,140 @@
+//! How tokens come about, and whether two of them may stand side by side.
+//!
+//! If every merge makes its token from tokens whose own merges all come before it, byte-pair encoding is a
+//! matter of neighbours: tokens are the encoding of a text if and only if each token is the encoding of its
+//! own bytes, and each two neighbours are that of theirs together. For merges are then done in order, each
+//! in all places at once, and where a merge would cross the border of two tokens is decided by what stands
+//! at this border. (Of equal merges that overlap the leftmost is done first; so in a run of one token they
+//! cross a border only if an odd number of it stands before, and then already do so for the two neighbours.)
+//!
+//! Merges made of ranks, as tiktoken's are, list all ways to halve a token, also such whose halves come about
+//! later than the token. These never happen if the token is the encoding of its bytes: as long as nothing
+//! crosses the token's borders, its bytes are merged as if they stood alone, and so have become the token by
+//! the time at which the halves would come about.
+
+use super::merge::{self, Symbol};
+use super::pairs::{Merge, NO_MERGE, Pairs};
+use crate::TokenId;
+
+/// How one token is merged in the end when its own bytes are encoded.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) struct Derivation {
+    /// Of the merge; for a byte `BYTE`, and `UNREACHABLE` if its bytes are encoded as something else.
+    rank: u32,
+    left: TokenId,
+    right: TokenId,
+}
+
+/// Before all merges.
+const BYTE: u32 = u32::MAX - 1;
+const UNREACHABLE: u32 = u32::MAX;
+/// Bytes of a token for [`merges_to`], at most.
+const MAX_TRIED_BYTES: usize = 1 << 10;
+
+/// The derivations of all tokens, by id.
+#[derive(Clone, PartialEq)]
+pub(super) struct Derivations(Vec<Derivation>);
+
+impl Derivations {
+    /// `None` if a merge needs the result of a later one, and its token does not come about without it.
+    pub(super) fn new(byte_ids: &[TokenId; 256], merges: &[[TokenId; 3]], pairs: &Pairs) -> Option<Self> {
+        let n_ids = byte_ids.iter().chain(merges.iter().flatten()).max().map_or(0, |&id| id as usize + 1);
+        let is_current = |rank: usize, merge: &[TokenId; 3]| pairs.get(merge[0], merge[1]).rank == rank as u32;
+        // Where the last merge is that makes a token, plus one.
+        let mut last_made = vec![0; n_ids];
+        for (rank, merge) in merges.iter().enumerate().filter(|(rank, merge)| is_current(*rank, merge)) {
+            last_made[merge[2] as usize] = rank + 1;
+        }
+        if byte_ids.iter().any(|&id| last_made[id as usize] > 0) {
+            return None;
+        }
+        let unreachable = Derivation { rank: UNREACHABLE, left: 0, right: 0 };
+        let mut derivations = Self(vec![unreachable; n_ids]);
+        let mut is_late = vec![false; n_ids];
+        for &id in byte_ids {
+            derivations.0[id as usize].rank = BYTE;
+        }
+        for (rank, merge) in merges.iter().enumerate().filter(|(rank, merge)| is_current(*rank, merge)) {
+            let [left, right, id] = *merge;
+            if last_made[left as usize].max(last_made[right as usize]) > rank {
+                is_late[id as usize] = true;
+                continue;
+            }
+            let is_new = derivations.0[id as usize].rank == UNREACHABLE;
+            let from_known = derivations.is_reachable(left) && derivations.is_reachable(right);
+            if is_new && from_known && !derivations.merge_crosses(left, right, rank as u32, pairs) {
+                derivations.0[id as usize] = Derivation { rank: rank as u32, left, right };
+            }
+        }
+        // A token that does not come about without late merges must not come about with them.
+        let comes_late = |id: TokenId| !derivations.is_reachable(id) && merges_to(id, merges, pairs) != Some(false);
+        let mut late = (0..).zip(&is_late).filter(|(_, is_late)| **is_late).map(|(id, _)| id);
+        (!late.any(comes_late)).then_some(derivations)
+    }
+
+    /// Whether the bytes of a token are encoded as that token.
+    pub(super) fn is_reachable(&self, id: TokenId) -> bool {
+        self.0.get(id as usize).is_some_and(|derivation| derivation.rank != UNREACHABLE)
+    }
+
+    /// The rank of the merge that makes a token; `None` for bytes and what is not reachable.
+    pub(super) fn rank(&self, id: TokenId) -> Option<u32> {
+        self.0.get(id as usize).map(|derivation| derivation.rank).filter(|&rank| rank < BYTE)
+    }
+
+    /// Whether `left` and `right`, side by side, stay as they are.
+    pub(super) fn may_follow(&self, left: TokenId, right: TokenId, pairs: &Pairs) -> bool {
+        !self.merge_crosses(left, right, NO_MERGE, pairs)
+    }
+
+    /// Whether a merge of a rank below `before` crosses the border of two reachable tokens.
+    ///
+    /// Goes back in time: the token at the border that was merged last is taken apart, and what stands at
+    /// the border then must not have been merged until that happened.
+    fn merge_crosses(&self, mut left: TokenId, mut right: TokenId, mut before: u32, pairs: &Pairs) -> bool {
+        loop {
+            if pairs.get(left, right).rank < before {
+                return true;
+            }
+            let (made_left, made_right) = (self.0[left as usize], self.0[right as usize]);
+            // A byte has always been there.
+            let rank = |made: Derivation| if made.rank == BYTE { 0 } else { made.rank + 1 };
+            match rank(made_left).cmp(&rank(made_right)) {
+                // The leftmost of equal merges is done first: the one within `left` ...
+                std::cmp::Ordering::Greater => {
+                    before = made_left.rank;
+                    left = made_left.right;
+                }
+                // ... but not the one within `right`.
+                std::cmp::Ordering::Less => {
+                    before = made_right.rank + 1;
+                    right = made_right.left;
+                }
+                std::cmp::Ordering::Equal if made_left.rank == BYTE => return false,
+                std::cmp::Ordering::Equal => {
+                    before = made_left.rank;
+                    (left, right) = (made_left.right, made_right.left);
+                }
+            }
+        }
+    }
+}
+
+/// Whether merging the bytes of a token gives the token; `None` if it is too long to try.
+fn merges_to(id: TokenId, merges: &[[TokenId; 3]], pairs: &Pairs) -> Option<bool> {
+    let (mut rest, mut bytes) = (vec![id], Vec::new());
+    while let Some(part) = rest.pop() {
+        match merges.iter().find(|merge| merge[2] == part) {
+            Some(&[left, right, _]) => rest.extend([right, left]),
+            None => bytes.push(part),
+        }
+        if bytes.len() + rest.len() > MAX_TRIED_BYTES {
+            return None;
+        }
+    }
+    let no_merge = Merge { rank: NO_MERGE, id: 0 };
+    let next_merge = |i: usize| bytes.get(i + 1).map_or(no_merge, |&next| pairs.get(bytes[i], next));
+    let mut symbols = (0..bytes.len()).map(|i| Symbol { id: bytes[i], next_merge: next_merge(i) }).collect();
+    merge::by_scan(pairs, &mut symbols);
+    Some(symbols.len() == 1 && symbols[0].id == id)
+}

@@ -1,0 +1,146 @@
+//! Short pre-tokens in cache lines: three of them share one, and which of the three it is, if any, is found
+//! by one comparison of vectors.
+
+use super::table::Table;
+
+/// Bytes of a pre-token that fits a [`Key`], at most.
+pub(super) const SHORT_BYTES: usize = 15;
+/// Entries of a line.
+pub(super) const WAYS: usize = 3;
+
+/// A pre-token of at most 15 bytes: the bytes, and their number in the last one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C, align(16))]
+pub(super) struct Key(pub(super) [u64; 2]);
+
+/// What is in lines where no pre-token is.
+const FREE: Key = Key([0, 0]);
+
+/// The bytes of a key that belong to a pre-token of each length; 16 stands for all that is longer.
+pub(super) const MASKS: [[u64; 2]; SHORT_BYTES + 2] = masks();
+
+impl Key {
+    /// Of pre-tokens that are too long; nothing is ever remembered for it.
+    pub(super) const NONE: Self = Self([0, (SHORT_BYTES as u64 + 1) << 56]);
+
+    /// The key of the first `len` of `bytes`.
+    #[inline(always)]
+    pub(super) fn new(bytes: &[u8; 16], len: usize) -> Self {
+        let len = len.min(SHORT_BYTES + 1);
+        let ([low, high], bytes) = (MASKS[len], u128::from_le_bytes(*bytes));
+        Self([bytes as u64 & low, ((bytes >> 64) as u64 & high) | (len as u64) << 56])
+    }
+
+    /// The key of a pre-token.
+    pub(super) fn of(pretoken: &[u8]) -> Self {
+        if pretoken.len() > SHORT_BYTES {
+            return Self::NONE;
+        }
+        let mut bytes = [0; 16];
+        bytes[..pretoken.len()].copy_from_slice(pretoken);
+        Self::new(&bytes, pretoken.len())
+    }
+
+    /// Its high bits depend on the whole key.
+    #[inline(always)]
+    pub(super) fn hash(self) -> u64 {
+        let [low, high] = self.0;
+        low.wrapping_mul(HASH_LOW).wrapping_add(high.wrapping_mul(HASH_HIGH))
+    }
+}
+
+pub(super) const HASH_LOW: u64 = 0x9E37_79B9_7F4A_7C15;
+pub(super) const HASH_HIGH: u64 = 0xD1B5_4A32_D192_ED03;
+
+/// Three keys of four words, three values, and a word that is not used.
+pub(super) type Line = [u32; 16];
+
+/// Where in a line the values begin.
+pub(super) const VALUES: usize = 4 * WAYS;
+
+/// Which of the entries of a line has the key.
+#[inline(always)]
+fn find_in(line: &Line, key: Key) -> Option<usize> {
+    let half = |word: usize| u64::from(line[word]) | u64::from(line[word + 1]) << 32;
+    (0..WAYS).find(|way| [half(4 * way), half(4 * way + 2)] == key.0)
+}
+
+/// A hash table of lines; each key has two lines where it may be.
+pub(super) struct Lines {
+    pub(super) lines: Table<Line>,
+    /// By how much to shift a hash to get its line.
+    pub(super) shift: u32,
+}
+
+impl Lines {
+    /// `None` if there is no memory; `n_lines` is a power of 2, and not 1.
+    pub(super) fn new(n_lines: usize) -> Option<Self> {
+        Some(Self { lines: Table::new(n_lines)?, shift: 64 - n_lines.trailing_zeros() })
+    }
+
+    /// The line where the key is looked for first.
+    #[inline(always)]
+    pub(super) fn place(&self, key: Key) -> usize {
+        (key.hash() >> self.shift) as usize
+    }
+
+    /// The line where it is put if there is no room in the first.
+    fn other_place(&self, key: Key) -> usize {
+        let hash = key.hash();
+        ((hash ^ hash >> 32).wrapping_mul(HASH_LOW) >> self.shift) as usize
+    }
+
+    /// Line and way of a key.
+    pub(super) fn find(&self, key: Key) -> Option<(usize, usize)> {
+        let lines = self.lines.as_slice();
+        let place = self.place(key);
+        if let Some(way) = find_in(&lines[place], key) {
+            return Some((place, way));
+        }
+        // Entries are never taken out: while there is room in the first line, none has gone to the other.
+        if find_in(&lines[place], FREE).is_some() {
+            return None;
+        }
+        let place = self.other_place(key);
+        Some((place, find_in(&lines[place], key)?))
+    }
+
+    /// Line and way of a free entry.
+    pub(super) fn find_free(&self, key: Key) -> Option<(usize, usize)> {
+        let lines = self.lines.as_slice();
+        [self.place(key), self.other_place(key)]
+            .into_iter()
+            .find_map(|place| Some((place, find_in(&lines[place], FREE)?)))
+    }
+
+    pub(super) fn value(&self, place: usize, way: usize) -> u32 {
+        self.lines.as_slice()[place][VALUES + way]
+    }
+
+    pub(super) fn set(&mut self, place: usize, way: usize, key: Key, value: u32) {
+        let line = &mut self.lines.as_mut_slice()[place];
+        for (half, words) in key.0.into_iter().zip(line[4 * way..].chunks_exact_mut(2)) {
+            (words[0], words[1]) = (half as u32, (half >> 32) as u32);
+        }
+        line[VALUES + way] = value;
+    }
+
+    /// The value of a key in the first of its lines.
+    #[inline(always)]
+    pub(super) fn first_value(&self, place: usize, key: Key) -> Option<(usize, u32)> {
+        let line = &self.lines.as_slice()[place];
+        let way = find_in(line, key)?;
+        Some((way, line[VALUES + way]))
+    }
+}
+
+const fn masks() -> [[u64; 2]; SHORT_BYTES + 2] {
+    let mut masks = [[0, 0]; SHORT_BYTES + 2];
+    let mut len = 1;
+    while len <= SHORT_BYTES {
+        let mask = u128::MAX >> (128 - 8 * len);
+        masks[len] = [mask as u64, (mask >> 64) as u64];
+        len += 1;
+    }
+    masks
+}

@@ -1,0 +1,16 @@
+//! A damaged SentencePiece model is refused or used: no panic, no hang, no memory without bound.
+#![no_main]
+
+use std::path::Path;
+
+use libfuzzer_sys::fuzz_target;
+use tokenizer::Tokenizer;
+
+const TEXT: &str = "Some text, e\u{301} ▁ <s>\u{1F642}  2024\n";
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Ok(tokenizer) = Tokenizer::from_bytes(bytes, Path::new("tokenizer.model"), None) {
+        let ids = tokenizer.encode_ordinary(TEXT.as_bytes());
+        tokenizer.decode(&ids);
+    }
+});
