@@ -41,6 +41,6 @@ impl Attention {
             Some(cache) => ops::attention_with_cache(&qkv, &heads, scale, cache),
             None => ops::attention(&qkv, &heads, scale),
         };
-        Branch { y: ops::linear(&y, &self.output.weight, None), bias: self.output.bias.as_ref() }
+        Branch { y: self.output.forward_with(&y, None), bias: self.output.bias.as_ref() }
     }
 }

@@ -111,7 +111,7 @@ fn build_linear<E>(
         true => Some(make(&format!("{name}.bias"), Role::Bias, &shape[..1])?),
         false => None,
     };
-    Ok(Linear { weight, bias })
+    Ok(Linear::new(weight, bias))
 }
 
 /// Draws one tensor.

@@ -55,6 +55,8 @@ pub struct Step {
     pub device: Device,
     /// What backward computes again.
     pub recompute: Recompute,
+    /// Whether the linear maps of the blocks multiply in fp8 on a GPU; those plans are estimates.
+    pub fp8: bool,
 }
 
 /// Plans a training step of a valid config with AdamW. What no machine could hold comes out as the largest number.

@@ -28,6 +28,15 @@ impl Mlp {
     }
 
     fn with_last_bias(&self, x: &Tensor, down_bias: Option<&Tensor>) -> Tensor {
+        if self.up.is_fp8() || self.down.is_fp8() {
+            let up = self.up.forward(x);
+            let activated = match self.kind.activation() {
+                Some(kind) => ops::activation(&up, kind),
+                None => ops::swiglu(&up),
+            };
+            drop(up);
+            return self.down.forward_with(&activated, down_bias);
+        }
         let layer = ops::Mlp {
             up: &self.up.weight,
             up_bias: self.up.bias.as_ref(),

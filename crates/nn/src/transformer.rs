@@ -196,6 +196,19 @@ impl Transformer {
         copy
     }
 
+    /// The same model, in the same place on the tape, with the products of its blocks' linear maps in fp8: those whose
+    /// sizes allow it, on a GPU in bf16. To be made anew whenever the weights have changed.
+    pub fn with_fp8(&self) -> Self {
+        let mut copy = self.clone();
+        for block in &mut copy.blocks {
+            let Block { attention, mlp, .. } = block;
+            for linear in [&mut attention.qkv, &mut attention.output, &mut mlp.up, &mut mlp.down] {
+                *linear = linear.with_fp8();
+            }
+        }
+        copy
+    }
+
     fn tables_and_linears_mut(&mut self) -> Vec<&mut Tensor> {
         let mut list = vec![&mut self.token_embedding];
         list.extend(&mut self.position_embedding);

@@ -28,6 +28,7 @@ pub mod random;
 pub mod io;
 pub mod cpu;
 pub mod cuda;
+pub mod fp8;
 pub mod ops;
 pub mod testing;
 

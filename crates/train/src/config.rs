@@ -123,6 +123,9 @@ pub struct TrainingConfig {
     /// otherwise), `"none"` or `"blocks"`. Results do not differ.
     #[serde(default = "automatic")]
     pub recompute: Auto<Recompute>,
+    /// Of the matrix products in the linear maps of the blocks: `"auto"` (as `precision`) or `"fp8"`.
+    #[serde(default = "automatic")]
+    pub matmul: Auto<Matmul>,
     /// The matrix-product kernel: `"auto"`, `"avx512"`, `"avx2"` or `"portable"`. They differ in rounding.
     #[serde(default = "automatic")]
     pub kernel: Auto<KernelName>,
@@ -182,6 +185,28 @@ impl Precision {
     }
 }
 
+/// The numbers that matrix products in the linear maps of the blocks are made of: qkv, output, up and down. Sums and what
+/// is done between products are as [`Precision`] says, and so are embeddings and the head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Matmul {
+    /// Single precision.
+    F32,
+    /// bfloat16.
+    Bf16,
+    /// 8 bits, one factor for each matrix: e4m3, and e5m2 for gradients; see [`tensor::ops::fp8_linear`].
+    Fp8,
+}
+
+impl From<Precision> for Matmul {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Matmul::F32,
+            Precision::Bf16 => Matmul::Bf16,
+        }
+    }
+}
+
 /// A value, or `"auto"`: chosen when the run starts, and written to its effective config.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
@@ -208,6 +233,10 @@ impl Choices for Precision {
 
 impl Choices for Recompute {
     const CHOICES: &'static str = "\"auto\", \"none\" or \"blocks\"";
+}
+
+impl Choices for Matmul {
+    const CHOICES: &'static str = "\"auto\", \"f32\", \"bf16\" or \"fp8\"";
 }
 
 impl Choices for KernelName {

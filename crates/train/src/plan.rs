@@ -4,10 +4,10 @@ use nn::Recompute;
 use nn::flops::{ForwardFlops, training_flops_per_token};
 use nn::memory::{self, MemoryPlan, Step};
 use serde::Serialize;
-use tensor::Device;
 use tensor::cpu::gemm::Kernel;
+use tensor::{Device, cuda};
 
-use crate::config::{Auto, Precision, RunConfigError};
+use crate::config::{Auto, Matmul, Precision, RunConfigError};
 use crate::{Error, RunConfig};
 
 /// Share of the available memory that an automatic choice may fill: beside other programs, and on a GPU.
@@ -153,7 +153,32 @@ fn gigabytes(bytes: usize) -> String {
 fn memory_of(config: &RunConfig, device: Device, micro_batch_size: usize, recompute: Recompute) -> MemoryPlan {
     let n_micro_batches = config.training.batch_size / micro_batch_size;
     let dtype = precision(config, device).dtype();
-    memory::training(&config.model, &Step { micro_batch_size, n_micro_batches, dtype, device, recompute })
+    let fp8 = config.training.matmul.value() == Some(Matmul::Fp8);
+    memory::training(&config.model, &Step { micro_batch_size, n_micro_batches, dtype, device, recompute, fp8 })
+}
+
+/// The numbers that matrix products are made of: those of `precision`, or fewer bits where the device has them.
+fn matmul(config: &RunConfig, device: Device, precision: Precision) -> Result<Matmul, Error> {
+    let usual = Matmul::from(precision);
+    let refused = |value: &str, expected| {
+        let (key, value) = ("training.matmul", value.to_owned());
+        Err(RunConfigError::Range { key, value, expected }.into())
+    };
+    match config.training.matmul.value() {
+        None => Ok(usual),
+        Some(Matmul::Fp8) => match device {
+            Device::Cuda(ordinal) if !cuda::context(ordinal)?.has_fp8() => refused(
+                "fp8",
+                "bf16 on this GPU: products in fp8 need one of compute capability 8.9 (Ada) or 9.0 (Hopper)",
+            ),
+            Device::Cuda(_) if precision == Precision::Bf16 => Ok(Matmul::Fp8),
+            Device::Cuda(_) => refused("fp8", "f32, as training.precision: fp8 goes with bf16"),
+            Device::Cpu => refused("fp8", "f32 on a CPU: products in fp8 need an NVIDIA GPU"),
+        },
+        Some(other) if other == usual => Ok(usual),
+        Some(Matmul::F32) => refused("f32", "bf16, as training.precision, or fp8"),
+        Some(Matmul::Bf16) => refused("bf16", "f32, as training.precision"),
+    }
 }
 
 /// The precision of a run on `device`: bf16 where it is many times faster.
@@ -182,6 +207,7 @@ pub fn choose(config: &RunConfig) -> Result<RunConfig, Error> {
         return Err(RunConfigError::Range { key, value, expected }.into());
     }
     chosen.training.precision = Auto::Value(precision);
+    chosen.training.matmul = Auto::Value(matmul(config, device, precision)?);
     chosen.training.kernel = Auto::Value(config.training.kernel.value().unwrap_or(Kernel::fastest().into()));
     let (micro_batch_size, recompute) = fitting(config, device, device.available_memory());
     chosen.training.micro_batch_size = Auto::Value(micro_batch_size);

@@ -14,6 +14,7 @@ use tensor::cpu::gemm::Kernel;
 use tensor::{Device, cuda};
 
 use crate::checkpoint::{self, Progress};
+use crate::config::Matmul;
 use crate::folder::FolderLock;
 use crate::metrics::{MetricsWriter, Record, Validation};
 use crate::optimizer::Optimizer;
@@ -110,7 +111,9 @@ impl Trainer {
         let state = TrainState::new(&model, optimizer, device, dtype)?;
         let micro_batch_size = training.micro_batch_size.value().expect("an effective config");
         let n_micro_batches = training.batch_size / micro_batch_size;
-        let mut stepper = Stepper::new(device, n_micro_batches, micro_batch_size, config.model.context_length)?;
+        let fp8 = training.matmul.value() == Some(Matmul::Fp8);
+        let mut stepper =
+            Stepper::new(device, n_micro_batches, micro_batch_size, config.model.context_length)?.with_fp8(fp8);
         let ceiling = ceiling::matrix_product_rate(device, dtype, CEILING_BUDGET)?;
         let mut measures_on = None;
         if let Device::Cuda(ordinal) = device {

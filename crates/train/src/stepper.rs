@@ -77,6 +77,8 @@ pub struct Stepper {
     tokens_per_step: f32,
     /// Whether the first update measures algorithms of matrix products.
     tunes: bool,
+    /// See [`Stepper::with_fp8`].
+    fp8: bool,
     graph: Option<Graph>,
     /// Of the newest update; a graph writes to the same ones again.
     outputs: Option<Outputs>,
@@ -108,6 +110,7 @@ impl Stepper {
                 numbers: Tensor::zeros_on(device, &[tensor::ops::ADAMW_STEP_NUMBERS], DType::F32),
                 tokens_per_step: (n_micro_batches * micro_batch_size * context_length) as f32,
                 tunes: false,
+                fp8: false,
                 graph: None,
                 outputs: None,
             }
@@ -119,6 +122,12 @@ impl Stepper {
     #[must_use]
     pub fn with_tuning(self) -> Self {
         Stepper { tunes: true, ..self }
+    }
+
+    /// Whether the linear maps of the blocks multiply in fp8: on a GPU that has it, in bf16.
+    #[must_use]
+    pub fn with_fp8(self, fp8: bool) -> Self {
+        Stepper { fp8, ..self }
     }
 
     /// Makes update number `step`, counted from 0: always of the same `state`.
@@ -139,7 +148,7 @@ impl Stepper {
             }
             self.numbers.write_f32s(&state.optimizer.step_numbers(learning_rate, step + 1));
         })?;
-        let update = || update(state, &self.batches, &self.numbers, self.tokens_per_step);
+        let update = || update(state, &self.batches, &self.numbers, self.tokens_per_step, self.fp8);
         match (self.device, &self.graph) {
             (Device::Cuda(_), Some(graph)) => graph.replay()?,
             // The first update compiles kernels and fetches memory, which a recording could not.
@@ -172,15 +181,25 @@ impl Stepper {
 
 /// All work of one update. Nothing in it waits for the device, and all that changes from one update to the next is in
 /// `batches` and `numbers`.
-fn update(state: &mut TrainState, batches: &[(Tensor, Tensor)], numbers: &Tensor, tokens_per_step: f32) -> Outputs {
+fn update(
+    state: &mut TrainState,
+    batches: &[(Tensor, Tensor)],
+    numbers: &Tensor,
+    tokens_per_step: f32,
+    fp8: bool,
+) -> Outputs {
+    // Weights are rounded once for all micro-batches.
+    let rounded = fp8.then(|| state.compute_model().with_fp8());
+    let model = rounded.as_ref().unwrap_or(state.compute_model());
     let mut gradients = Gradients::new();
     let mut losses = Vec::with_capacity(batches.len());
     for (inputs_bt, targets_bt) in batches {
         // Each micro-batch contributes its share of the mean over the whole batch.
-        let loss = state.compute_model().loss(inputs_bt, targets_bt, tokens_per_step);
+        let loss = model.loss(inputs_bt, targets_bt, tokens_per_step);
         loss.backward_into(1.0, &mut gradients);
         losses.push(loss.detached());
     }
+    drop(rounded);
     let TrainState { model, compute, optimizer } = state;
     // Leaves weights and moments as they are if the norm is not finite.
     let norm = optimizer.update(model, compute.as_mut(), &gradients, numbers);

@@ -56,11 +56,22 @@ fn train(
     micro: usize,
     n_steps: u64,
 ) -> (Vec<[f64; 2]>, Vec<Vec<f32>>) {
-    train_recomputing(Recompute::None, config, device, dtype, micro, n_steps)
+    train_with(Recompute::None, false, config, device, dtype, micro, n_steps)
 }
 
-fn train_recomputing(
+fn train_in_fp8(
     recompute: Recompute,
+    config: &ModelConfig,
+    device: Device,
+    micro: usize,
+    n_steps: u64,
+) -> (Vec<[f64; 2]>, Vec<Vec<f32>>) {
+    train_with(recompute, true, config, device, DType::Bf16, micro, n_steps)
+}
+
+fn train_with(
+    recompute: Recompute,
+    fp8: bool,
     config: &ModelConfig,
     device: Device,
     dtype: DType,
@@ -70,7 +81,7 @@ fn train_recomputing(
     let model = Transformer::new(config, 1).with_recompute(recompute);
     let mut state = TrainState::fresh(&model, &OPTIMIZER, 1.0, device, dtype).unwrap();
     drop(model);
-    let mut stepper = Stepper::new(device, micro, 3, config.context_length).unwrap();
+    let mut stepper = Stepper::new(device, micro, 3, config.context_length).unwrap().with_fp8(fp8);
     let results = (0..n_steps).map(|step| {
         let result = stepper.step(&mut state, &batches(config, step, micro), 3e-3, step).unwrap();
         [result.loss, result.grad_norm]
@@ -117,7 +128,7 @@ fn recomputation_trains_to_the_same_losses_in_recorded_steps_too() {
     for (device, dtype) in cases.into_iter().filter_map(|(device, dtype)| Some((device?, dtype))) {
         for (name, config) in models() {
             let expected = train(&config, device, dtype, 2, 4);
-            let found = train_recomputing(Recompute::Blocks, &config, device, dtype, 2, 4);
+            let found = train_with(Recompute::Blocks, false, &config, device, dtype, 2, 4);
             if device == Device::Cpu {
                 assert_eq!(found, expected, "{name}: the same bits");
             }
@@ -129,6 +140,54 @@ fn recomputation_trains_to_the_same_losses_in_recorded_steps_too() {
             }
         }
     }
+}
+
+#[test]
+fn two_hundred_steps_in_fp8_end_near_those_in_bf16_and_two_runs_have_the_same_bits() {
+    let Some(gpu) = gpu() else { return };
+    let Device::Cuda(ordinal) = gpu else { unreachable!("asked for a GPU") };
+    if !tensor::cuda::context(ordinal).unwrap().has_fp8() {
+        eprintln!("skipped: this GPU has no products in fp8");
+        return;
+    }
+    for (name, config) in models() {
+        // Three sequences of it are a multiple of 16 rows.
+        let config = ModelConfig { context_length: 32, ..config };
+        let last = |losses: &[[f64; 2]]| losses[180..].iter().map(|[loss, _]| loss).sum::<f64>() / 20.0;
+        let (expected, _) = train(&config, gpu, DType::Bf16, 1, 200);
+        let (found, weights) = train_in_fp8(Recompute::None, &config, gpu, 1, 200);
+        let (loss, expected_loss) = (last(&found), last(&expected));
+        assert!((loss - expected_loss).abs() < 0.03, "{name}: {loss} in fp8, {expected_loss} in bf16");
+        assert_ne!(found, expected, "{name}: not in fp8");
+        let again = train_in_fp8(Recompute::None, &config, gpu, 1, 200);
+        assert!(again == (found, weights), "{name}");
+        let expected = train_in_fp8(Recompute::None, &config, gpu, 2, 4);
+        let recomputed = train_in_fp8(Recompute::Blocks, &config, gpu, 2, 4);
+        assert!(recomputed == expected, "{name} with recomputation");
+    }
+}
+
+#[test]
+fn several_micro_batches_in_fp8_go_on_with_the_same_bits_from_a_carried_state() {
+    let Some(gpu) = gpu() else { return };
+    let Device::Cuda(ordinal) = gpu else { unreachable!("asked for a GPU") };
+    if !tensor::cuda::context(ordinal).unwrap().has_fp8() {
+        eprintln!("skipped: this GPU has no products in fp8");
+        return;
+    }
+    let config = ModelConfig { context_length: 32, ..models().remove(0).1 };
+    let (expected, _) = train_in_fp8(Recompute::None, &config, gpu, 3, 6);
+    let mut state = TrainState::fresh(&Transformer::new(&config, 1), &OPTIMIZER, 1.0, gpu, DType::Bf16).unwrap();
+    let mut found = Vec::new();
+    for step in 0..6 {
+        let mut stepper = Stepper::new(gpu, 3, 3, config.context_length).unwrap().with_fp8(true);
+        let result = stepper.step(&mut state, &batches(&config, step, 3), 3e-3, step).unwrap();
+        found.push([result.loss, result.grad_norm]);
+        let (model, optimizer) = (state.model.to(Device::Cpu), state.optimizer.to(Device::Cpu));
+        drop((stepper, state));
+        state = TrainState::new(&model, optimizer, gpu, DType::Bf16).unwrap();
+    }
+    assert_eq!(found, expected);
 }
 
 #[test]

@@ -17,12 +17,12 @@ fn measured(config: &ModelConfig, step: &Step, context: &cuda::Context) -> usize
         weight_decay: 0.1,
         decay: Decay::All,
     };
-    let Step { micro_batch_size, n_micro_batches, dtype, device, recompute } = *step;
+    let Step { micro_batch_size, n_micro_batches, dtype, device, recompute, fp8 } = *step;
     let model = Transformer::new(config, 1).with_recompute(recompute);
     let mut state = TrainState::fresh(&model, &settings, 1.0, device, dtype).unwrap();
     drop(model);
     let t = config.context_length;
-    let mut stepper = Stepper::new(device, n_micro_batches, micro_batch_size, t).unwrap().with_tuning();
+    let mut stepper = Stepper::new(device, n_micro_batches, micro_batch_size, t).unwrap().with_tuning().with_fp8(fp8);
     context.reset_peak_memory();
     let ids: Vec<u32> = (0..micro_batch_size * t).map(|i| (i % config.vocab_size) as u32).collect();
     let batch = Batch { inputs_bt: ids.clone(), targets_bt: ids, n_sequences: micro_batch_size, context_length: t };
@@ -61,7 +61,7 @@ fn the_plan_is_within_five_percent_of_what_is_allocated_on_a_gpu() {
     let mut failures = String::new();
     for (name, config, micro_batch_size, n_micro_batches, dtype) in configs {
         for recompute in [Recompute::None, Recompute::Blocks] {
-            let step = Step { micro_batch_size, n_micro_batches, dtype, device, recompute };
+            let step = Step { micro_batch_size, n_micro_batches, dtype, device, recompute, fp8: false };
             let plan = nn::memory::training(&config, &step);
             let (planned, measured) = (plan.alive() as f64, measured(&config, &step, &context) as f64);
             let ratio = planned / measured;

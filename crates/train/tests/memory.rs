@@ -52,7 +52,7 @@ fn the_plan_is_within_three_percent_of_what_is_allocated() {
         configs.iter().flat_map(|config| both.map(|recompute| (recompute, config.clone())))
     {
         let (dtype, device) = (DType::F32, Device::Cpu);
-        let step = Step { micro_batch_size, n_micro_batches, dtype, device, recompute };
+        let step = Step { micro_batch_size, n_micro_batches, dtype, device, recompute, fp8: false };
         let plan = nn::memory::training(&config, &step);
         let measured = measured(&config, &step) as f64;
         let ratio = plan.alive() as f64 / measured;

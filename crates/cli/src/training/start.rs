@@ -127,6 +127,9 @@ fn with_choices_of(config: &RunConfig, stored: &RunConfig) -> RunConfig {
     if let Auto::Auto(_) = training.recompute {
         training.recompute = chosen.recompute;
     }
+    if let Auto::Auto(_) = training.matmul {
+        training.matmul = chosen.matmul;
+    }
     if let Auto::Auto(_) = training.kernel {
         training.kernel = chosen.kernel;
     }
@@ -199,6 +202,7 @@ mod tests {
             "training.device=auto",
             "training.precision=auto",
             "training.recompute=auto",
+            "training.matmul=auto",
             "training.kernel=auto",
         ]);
         let stored = plan::choose(&asked).unwrap();

@@ -44,8 +44,8 @@ struct Block {
     /// Its input: what the first norm keeps, or attention if it has none in front.
     first: Piece,
     first_norm: NormKept,
-    /// Queries, keys and values; the output and a number per row and head.
-    attention: [Piece; 3],
+    /// Queries, keys and values; the output and a number per row and head; the output in 8 bits, if a product rounds it.
+    attention: Vec<Piece>,
     /// The sum behind attention.
     second: Piece,
     second_norm: NormKept,
@@ -86,8 +86,7 @@ impl<'a> Life<'a> {
 
     /// What is there from the start: weights, moments, batches, scratch.
     fn standing(&mut self) {
-        let (v, d, f, up) =
-            (self.config.vocab_size as u128, self.d, self.config.d_ff as u128, self.config.d_up() as u128);
+        let (v, d) = (self.config.vocab_size as u128, self.d);
         let (n_layers, context) = (self.config.n_layers, self.config.context_length as u128);
         let tables = if self.config.tie_embeddings { 1 } else { 2 };
         (0..tables).for_each(|_| self.parameter(v * d, true));
@@ -100,7 +99,7 @@ impl<'a> Life<'a> {
             _ => {}
         }
         for _ in 0..n_layers {
-            for (outputs, inputs) in [(self.qkv, d), (d, self.q), (up, d), (d, f)] {
+            for [outputs, inputs] in self.linear_maps() {
                 self.parameter(outputs * inputs, true);
                 if self.config.bias {
                     self.parameter(outputs, true);
@@ -121,6 +120,54 @@ impl<'a> Life<'a> {
         if self.on_gpu {
             self.ledger.keep(Category::Workspace, ops::MATMUL_WORKSPACE_BYTES as u128);
         }
+        if self.on_gpu && self.step.fp8 {
+            self.rounded_weights_and_scratch();
+        }
+    }
+
+    /// Products in fp8: weights in both orders for the time of a step, and both orders of what a product rounds, as if the
+    /// widest were always there.
+    fn rounded_weights_and_scratch(&mut self) {
+        let fits = |map: &[u128; 2]| map.iter().all(|size| size.is_multiple_of(16));
+        let fitting: Vec<_> = self.linear_maps().into_iter().filter(fits).collect();
+        for _ in 0..self.config.n_layers {
+            for [outputs, inputs] in &fitting {
+                (0..2).for_each(|_| self.ledger.keep(Category::Workspace, outputs * inputs));
+            }
+        }
+        let mut widths = fitting.concat();
+        widths.sort_unstable();
+        widths.dedup();
+        let widest = widths.pop();
+        for width in widths {
+            // Never at the same time as the widest, but in a recorded step their memory is kept.
+            let both = [0; 2].map(|_| self.scratch(self.n * width));
+            self.ledger.free(both);
+        }
+        if let Some(width) = widest {
+            (0..2).for_each(|_| self.ledger.keep(Category::Workspace, self.n * width));
+        }
+    }
+
+    /// Outputs and inputs of qkv, output, up and down.
+    fn linear_maps(&self) -> [[u128; 2]; 4] {
+        let (f, up) = (self.config.d_ff as u128, self.config.d_up() as u128);
+        [[self.qkv, self.d], [self.d, self.q], [up, self.d], [self.d, f]]
+    }
+
+    /// Whether the products of a linear map in a block are in fp8.
+    fn is_fp8(&self, outputs: u128, inputs: u128) -> bool {
+        self.on_gpu && self.step.fp8 && [self.n, outputs, inputs].iter().all(|size| size.is_multiple_of(16))
+    }
+
+    /// What a linear map keeps of its input, which nothing else keeps: in fp8, 8 bits of each number.
+    fn kept_input(&mut self, input: Piece, [outputs, inputs]: [u128; 2]) -> Piece {
+        if !self.is_fp8(outputs, inputs) {
+            return input;
+        }
+        let rounded = self.ledger.take(Category::Activations, self.n * inputs);
+        self.ledger.free([input]);
+        rounded
     }
 
     fn norm_parameters(&mut self) {
@@ -248,20 +295,27 @@ impl<'a> Life<'a> {
     fn block_forward(&mut self, input: Option<Piece>, branch: Option<Piece>) -> (Block, Piece) {
         let is_pre = self.config.placement == Placement::Pre;
         let first = input.unwrap_or_else(|| self.activation(self.d));
-        let first_norm = if is_pre { self.norm_forward() } else { NormKept { normed: None, statistics: Vec::new() } };
+        let [of_qkv, _, of_up, of_down] = self.linear_maps();
+        let mut first_norm =
+            if is_pre { self.norm_forward() } else { NormKept { normed: None, statistics: Vec::new() } };
         self.ledger.free(branch);
 
         let of_rows = F32 * self.n * self.config.n_heads as u128;
-        let attention =
-            [self.activation(self.qkv), self.activation(self.q), self.ledger.take(Category::Activations, of_rows)];
+        let qkv = self.activation(self.qkv);
+        let mut attention = vec![qkv, self.activation(self.q), self.ledger.take(Category::Activations, of_rows)];
+        if self.is_fp8(self.d, self.q) {
+            attention.push(self.ledger.take(Category::Activations, self.n * self.q));
+        }
         let attended = self.activation(self.d);
+        first_norm.normed = first_norm.normed.map(|normed| self.kept_input(normed, of_qkv));
         let second = self.activation(self.d);
-        let second_norm = self.norm_forward();
+        let mut second_norm = self.norm_forward();
         self.ledger.free([attended]);
 
         let (f, up) = (self.config.d_ff as u128, self.config.d_up() as u128);
         let [before_activation, activated] = [up, f].map(|width| self.activation(width));
         let branch = self.activation(self.d);
+        let activated = self.kept_input(activated, of_down);
         let (out, third) = match (is_pre, self.has_norm()) {
             (true, _) => (branch, None),
             (false, false) => {
@@ -276,6 +330,7 @@ impl<'a> Life<'a> {
                 (normed.expect("there is a norm"), Some((sum, statistics)))
             }
         };
+        second_norm.normed = second_norm.normed.map(|normed| self.kept_input(normed, of_up));
         let block = Block { first, first_norm, attention, second, second_norm, before_activation, activated, third };
         (block, out)
     }
@@ -376,6 +431,7 @@ impl<'a> Life<'a> {
         let is_fused = self.on_gpu
             && self.step.dtype == DType::Bf16
             && self.config.mlp == MlpKind::Gelu
+            && !self.step.fp8
             && self.config.d_model.is_multiple_of(8)
             && self.config.d_ff.is_multiple_of(8);
         let d_before = if is_fused {
@@ -405,7 +461,7 @@ impl<'a> Life<'a> {
     }
 
     /// As for the feed-forward layer.
-    fn attention_backward(&mut self, kept: [Piece; 3], norm_in_front: bool) -> Option<Piece> {
+    fn attention_backward(&mut self, kept: Vec<Piece>, norm_in_front: bool) -> Option<Piece> {
         self.linear_gradient(self.d, self.q);
         let dy = self.d_activation(self.q);
         let dqkv = self.d_activation(self.qkv);
@@ -461,7 +517,7 @@ mod tests {
 
     fn step(micro_batch_size: usize) -> Step {
         let (dtype, device, recompute) = (DType::Bf16, Device::Cuda(0), Recompute::None);
-        Step { micro_batch_size, n_micro_batches: 1, dtype, device, recompute }
+        Step { micro_batch_size, n_micro_batches: 1, dtype, device, recompute, fp8: false }
     }
 
     #[test]
@@ -487,20 +543,40 @@ mod tests {
     }
 
     #[test]
+    fn fp8_keeps_weights_in_two_orders_and_half_of_what_only_products_keep_on_a_gpu_alone() {
+        let config = ModelConfig::llama(32000, 2048, 2048, 16, 16, 5632);
+        let plan = |device, fp8| super::super::training(&config, &Step { device, fp8, ..step(4) });
+        assert_eq!(plan(Device::Cpu, true), plan(Device::Cpu, false));
+        let [plain, fp8] = [false, true].map(|fp8| plan(Device::Cuda(0), fp8));
+        assert_eq!((plain.weights, plain.optimizer), (fp8.weights, fp8.optimizer));
+        // In each block both norms' results and the feed-forward layer's activation lose a byte of two, and the result of
+        // attention is there once more.
+        let fewer = (4 * 2048 * 16 * (2 * 2048 + 5632 - 2048)) as f64;
+        let ratio = (plain.activations - fp8.activations) as f64 / fewer;
+        assert!((0.95..1.05).contains(&ratio), "{ratio}");
+        let weights = 16 * (4 * 2048 * 2048 + 3 * 2048 * 5632);
+        let more = (2 * weights + 2 * 4 * 2048 * 2 * 5632) as f64;
+        let ratio = (fp8.workspace - plain.workspace) as f64 / more;
+        assert!((0.95..1.05).contains(&ratio), "{ratio}");
+    }
+
+    #[test]
     fn what_is_taken_is_freed() {
         let llama = ModelConfig::llama(100, 16, 32, 3, 4, 64);
         let gpt2 = ModelConfig::gpt2(100, 16, 32, 3, 4);
         for config in [llama.clone(), gpt2] {
             for placement in [Placement::Pre, Placement::Post] {
                 for norm in [config.norm.clone(), NormKind::None] {
-                    for (recompute, device) in [
-                        (Recompute::None, Device::Cpu),
-                        (Recompute::Blocks, Device::Cpu),
-                        (Recompute::None, Device::Cuda(0)),
-                        (Recompute::Blocks, Device::Cuda(0)),
+                    for (recompute, device, fp8) in [
+                        (Recompute::None, Device::Cpu, false),
+                        (Recompute::Blocks, Device::Cpu, false),
+                        (Recompute::None, Device::Cuda(0), false),
+                        (Recompute::Blocks, Device::Cuda(0), false),
+                        (Recompute::None, Device::Cuda(0), true),
+                        (Recompute::Blocks, Device::Cuda(0), true),
                     ] {
                         let config = ModelConfig { placement, norm: norm.clone(), ..config.clone() };
-                        let step = Step { recompute, device, ..step(2) };
+                        let step = Step { recompute, device, fp8, ..step(2) };
                         let mut life = Life::new(&config, &step);
                         life.standing();
                         life.micro_batch();

@@ -65,7 +65,7 @@ fn each_feed_forward_layer_has_its_activation() {
         (MlpKind::GeluErf, [0.841_344_8, -0.045_500_264]),
         (MlpKind::Gelu, [0.841_192, -0.045_402_306]),
     ] {
-        let one = || Linear { weight: Tensor::full(&[1, 1], 1.0), bias: None };
+        let one = || Linear::new(Tensor::full(&[1, 1], 1.0), None);
         let mlp = Mlp { kind, up: one(), down: one() };
         let y = mlp.forward(&Tensor::from_f32(&[2, 1], vec![1.0, -2.0]));
         let tolerance = Tolerance { absolute: 1e-6, relative: 0.0 };

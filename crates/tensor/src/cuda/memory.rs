@@ -9,17 +9,19 @@ use half::bf16;
 use super::{Context, driver_error};
 use crate::Error;
 
-/// Numbers without padding or invalid bit patterns. Closed: f32, u32 and bf16.
+/// Numbers without padding or invalid bit patterns. Closed: f32, u32, bf16, and u8 for the codes of 8-bit formats.
 pub trait Element: Copy + sealed::Sealed {}
 impl Element for f32 {}
 impl Element for u32 {}
 impl Element for bf16 {}
+impl Element for u8 {}
 
 mod sealed {
     pub trait Sealed {}
     impl Sealed for f32 {}
     impl Sealed for u32 {}
     impl Sealed for half::bf16 {}
+    impl Sealed for u8 {}
 }
 
 /// Elements in a device's memory, which goes back to the arena when dropped: work asked for before that still finds it

@@ -37,6 +37,8 @@ impl Arch {
 impl Arch {
     /// What portable kernels must compile for: Ampere, Ada and Hopper.
     pub const PORTABLE: &[Self] = &[Arch::Sm(80), Arch::Sm(89), Arch::Sm90a];
+    /// What has matrix products of 8-bit floating-point numbers, and conversions to them.
+    pub const FP8: &[Self] = &[Arch::Sm(89), Arch::Sm90a];
     /// For kernels of Hopper's own instructions.
     pub const HOPPER: &[Self] = &[Arch::Sm90a];
 

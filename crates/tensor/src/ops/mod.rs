@@ -10,6 +10,8 @@ mod embedding;
 mod rms_norm;
 mod layer_norm;
 mod linear;
+#[allow(unsafe_code)]
+mod fp8_linear;
 mod rope;
 mod attention;
 mod activation;
@@ -38,6 +40,7 @@ pub use attention::{
 pub use cast::cast;
 pub use cross_entropy::{CROSS_ENTROPY_CUT, IGNORED, N_CROSS_ENTROPY_CUTS, cross_entropy, cross_entropy_in_place};
 pub use embedding::{embedding, embedding_with_positions};
+pub use fp8_linear::{Fp8Orders, Fp8Quantised, Fp8Weight, fp8_linear, fp8_quantise};
 pub use layer_norm::layer_norm;
 pub use linear::linear;
 pub use linear_cross_entropy::{linear_cross_entropy, logits_chunk_rows};
@@ -64,6 +67,7 @@ pub(crate) fn cuda_sources() -> Vec<(crate::cuda::Source, &'static [crate::cuda:
         cross_entropy::cuda::sources(),
         sum_of_squares::cuda::sources(),
         adamw::cuda::sources(),
+        fp8_linear::sources(),
     ]
     .concat()
 }

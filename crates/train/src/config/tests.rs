@@ -47,6 +47,7 @@ checkpoint_every = 5
 keep_checkpoints = 2
 device = "auto"
 precision = "auto"
+matmul = "auto"
 kernel = "auto"
 "#;
 
@@ -100,6 +101,7 @@ fn values_out_of_range_are_refused_by_name() {
         ("schedule.cosine.warmup_steps=11", "warmup_steps = 11"),
         ("training.keep_checkpoints=0", "keep_checkpoints"),
         ("training.precision=f16", "expected \"auto\", \"f32\" or \"bf16\""),
+        ("training.matmul=int8", "expected \"auto\", \"f32\", \"bf16\" or \"fp8\""),
         ("training.kernel=foo", "expected \"auto\", \"avx512\", \"avx2\" or \"portable\""),
         ("training.micro_batch_size=x", "expected \"auto\" or a whole number"),
         ("data.train=[]", "data.train"),
@@ -107,6 +109,23 @@ fn values_out_of_range_are_refused_by_name() {
         let message = message(TINY, &[setting]);
         assert!(message.contains(part), "{setting}: {message}");
     }
+}
+
+#[test]
+fn products_are_as_the_precision_unless_fp8_is_asked_for_where_it_is_refused_without_a_gpu() {
+    let choose = |settings: &[&str]| {
+        let settings = [&["training.device=cpu"], settings].concat();
+        crate::plan::choose(&parse(TINY, &settings).unwrap()).map_err(|error| error.to_string())
+    };
+    assert_eq!(choose(&[]).unwrap().training.matmul, Auto::Value(Matmul::F32));
+    assert_eq!(choose(&["training.matmul=f32"]).unwrap(), choose(&[]).unwrap());
+    let error = choose(&["training.matmul=fp8"]).unwrap_err();
+    assert_eq!(error, "training.matmul = fp8, expected f32 on a CPU: products in fp8 need an NVIDIA GPU");
+    let error = choose(&["training.matmul=bf16"]).unwrap_err();
+    assert_eq!(error, "training.matmul = bf16, expected f32, as training.precision");
+    // Configs of before the key was known.
+    let old = parse(&TINY.replace("matmul = \"auto\"\n", ""), &[]).unwrap();
+    assert_eq!(old, parse(TINY, &[]).unwrap());
 }
 
 #[test]

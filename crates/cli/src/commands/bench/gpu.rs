@@ -12,7 +12,7 @@ use tensor::cuda::{self, Context, Event};
 use tensor::ops::{self, Heads};
 use tensor::random::Rng;
 use tensor::{DType, Device, Gradients, Tensor};
-use train::config::{Decay, OptimizerConfig};
+use train::config::{Decay, Matmul, OptimizerConfig};
 use train::stepper::{Stepper, TrainState};
 
 use super::peer;
@@ -24,10 +24,11 @@ EXAMPLES:
   cupola bench gpu
   cupola bench gpu --device cuda:1 --only attention
   cupola bench gpu --only steps --micro-batch 64      GPT-2 with another batch than 32 sequences
+  cupola bench gpu --only steps --fp8                 each step in bf16, then with fp8 products
 
 With --json: device, copy_bytes_per_second, bf16_peak (of the data sheet), matrix_products, attention, steps, peer.
 MFU: training FLOPs per token (matrix products of 6 per weight, causal attention counted at half) times tokens per
-second, over the data sheet's dense bf16 peak.";
+second, over the data sheet's dense bf16 peak, for steps in fp8 too.";
 
 /// An NVIDIA GPU: matrix products, attention, and steps of a 124M GPT-2 and a 953M Llama
 #[derive(Args)]
@@ -45,6 +46,9 @@ pub(super) struct Gpu {
     /// Micro-batches of an update in the steps
     #[arg(long, default_value_t = 1)]
     accumulate: usize,
+    /// Add the steps with the products of the blocks in fp8
+    #[arg(long)]
+    fp8: bool,
     /// Fewer repetitions
     #[arg(long)]
     quick: bool,
@@ -100,6 +104,8 @@ struct Attention {
 #[derive(Serialize)]
 struct Step {
     model: &'static str,
+    /// Of the products in the blocks.
+    matmul: Matmul,
     parameters: usize,
     micro_batch: usize,
     accumulate: usize,
@@ -123,6 +129,13 @@ impl Gpu {
             )
         };
         let context = cuda::context(ordinal)?;
+        if self.fp8 && !context.has_fp8() {
+            bail!(
+                "--fp8: {} ({}) has no products in fp8\nhint: they need a GPU of compute capability 8.9 (Ada) or 9.0 (Hopper)",
+                context.name(),
+                context.arch()
+            )
+        }
         let wants = |part| self.only.is_none_or(|only| only == part);
         let budget = Duration::from_millis(if self.quick { 150 } else { 600 });
         let bench = Timer { context, device, budget };
@@ -148,11 +161,14 @@ impl Gpu {
         if wants(Part::Steps) {
             let gpt2 = ModelConfig::gpt2(50304, 1024, 768, 12, 12);
             let llama = ModelConfig::llama(32000, 2048, 2048, 16, 16, 5632);
+            let matmuls: &[Matmul] = if self.fp8 { &[Matmul::Bf16, Matmul::Fp8] } else { &[Matmul::Bf16] };
             let micro_batches = [self.micro_batch, (self.micro_batch / 8).max(1)];
             for ((name, config), micro_batch) in
                 [("gpt2-124m", gpt2), ("llama-953m", llama)].into_iter().zip(micro_batches)
             {
-                output.steps.push(bench.step(name, &config, micro_batch, self.accumulate)?);
+                for &matmul in matmuls {
+                    output.steps.push(bench.step(name, &config, micro_batch, self.accumulate, matmul)?);
+                }
             }
         }
         if self.peer {
@@ -237,7 +253,14 @@ impl Timer {
         })
     }
 
-    fn step(&self, name: &'static str, config: &ModelConfig, micro_batch: usize, accumulate: usize) -> Result<Step> {
+    fn step(
+        &self,
+        name: &'static str,
+        config: &ModelConfig,
+        micro_batch: usize,
+        accumulate: usize,
+        matmul: Matmul,
+    ) -> Result<Step> {
         let optimizer = OptimizerConfig::AdamW {
             learning_rate: 3e-4,
             betas: [0.9, 0.95],
@@ -253,7 +276,8 @@ impl Timer {
         let start = Instant::now();
         let mut state = TrainState::fresh(&model, &optimizer, 1.0, self.device, DType::Bf16)?;
         drop(model);
-        let mut stepper = Stepper::new(self.device, accumulate, micro_batch, t)?.with_tuning();
+        let mut stepper =
+            Stepper::new(self.device, accumulate, micro_batch, t)?.with_tuning().with_fp8(matmul == Matmul::Fp8);
         stepper.step(&mut state, &batches, 3e-4, 0)?;
         let first_step_seconds = start.elapsed().as_secs_f64();
 
@@ -272,6 +296,7 @@ impl Timer {
         let flops_per_second = flops::training_flops_per_token(config) * tokens / seconds;
         Ok(Step {
             model: name,
+            matmul,
             parameters: config.n_parameters(),
             micro_batch,
             accumulate,
@@ -334,8 +359,9 @@ fn text(output: &Output) -> String {
             1 => format!("{} × {}", step.micro_batch, step.t),
             n => format!("{n} × {} × {}", step.micro_batch, step.t),
         };
+        let numbers = if step.matmul == Matmul::Fp8 { ", fp8" } else { "" };
         pairs.push((
-            format!("{} ({batch})", step.model),
+            format!("{} ({batch}{numbers})", step.model),
             format!(
                 "{:.2} ms, {} tokens/s, {}{}{}",
                 step.seconds * 1e3,

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::{Epilogue, Product};
+use crate::fp8::Fp8Format;
 use crate::{DType, Tensor};
 
 /// All that distinguishes one product from another, but for addresses and `beta`.
@@ -11,12 +12,23 @@ pub(super) struct Key {
     pub(super) m: usize,
     pub(super) n: usize,
     pub(super) k: usize,
+    /// Of both operands, unless they are `fp8`.
     pub(super) input: DType,
+    pub(super) fp8: Option<Fp8>,
     pub(super) output: DType,
     pub(super) a: Operand,
     pub(super) b: Operand,
     pub(super) out: Operand,
     pub(super) epilogue: Kind,
+}
+
+/// What distinguishes products of 8-bit numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Fp8 {
+    pub(super) a: Fp8Format,
+    pub(super) b: Fp8Format,
+    /// Whether sums may have fewer bits than f32.
+    pub(super) fast_sums: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -67,6 +79,7 @@ impl Key {
             n: *n,
             k: *k,
             input,
+            fp8: None,
             output,
             a: operand(a.tensor, a.offset, a.stride, a.transposed),
             b: operand(b.tensor, b.offset, b.stride, b.transposed),
@@ -99,7 +112,7 @@ impl Key {
 }
 
 /// As much as cuBLASLt cares for.
-fn alignment(pointer: u64) -> u32 {
+pub(super) fn alignment(pointer: u64) -> u32 {
     1 << pointer.trailing_zeros().min(8)
 }
 
@@ -107,7 +120,13 @@ impl fmt::Display for Key {
     /// One line without `=`, the name of the product in a list of choices.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { m, n, k, input, output, epilogue, .. } = self;
-        write!(f, "{input} {output} {m}x{n}x{k}")?;
+        match self.fp8 {
+            None => write!(f, "{input} {output} {m}x{n}x{k}")?,
+            Some(Fp8 { a, b, fast_sums }) => {
+                let sums = if fast_sums { " fast" } else { "" };
+                write!(f, "{a}*{b}{sums} {output} {m}x{n}x{k}")?;
+            }
+        }
         for (name, operand) in [("a", &self.a), ("b", &self.b), ("out", &self.out)] {
             let order = if operand.transposed { "T" } else { "N" };
             write!(f, " {name}:{}{order}{}", operand.stride, operand.alignment)?;

@@ -8,6 +8,7 @@
 //! - The same product gives the same bits: one algorithm for a [`Key`], chosen once, without atomic sums.
 //! - Any size works: what cuBLASLt refuses, a simple kernel of ours does (`plain`).
 
+mod fp8;
 mod key;
 mod library;
 mod plain;
@@ -16,6 +17,7 @@ mod tune;
 #[cfg(test)]
 mod tests;
 
+pub use fp8::{Fp8Matrix, Fp8Product, matmul_fp8};
 pub use plain::column_sums;
 pub(crate) use plain::sources;
 
@@ -134,6 +136,9 @@ struct Pointers {
     /// Of the bias or of row sums; 0 if there is none.
     vector: u64,
     pre_activation: u64,
+    /// Of one f32 each: factors of 8-bit operands; 0 for others.
+    scale_a: u64,
+    scale_b: u64,
 }
 
 /// Asks for a product, after all work asked for before. Does not wait, and may be recorded in a graph.
@@ -225,7 +230,7 @@ fn check(product: &mut Product<'_>) -> Pointers {
             (vector(sums, m), 0)
         }
     };
-    Pointers { a, b, out, vector, pre_activation }
+    Pointers { a, b, out, vector, pre_activation, scale_a: 0, scale_b: 0 }
 }
 
 #[track_caller]

@@ -6,9 +6,10 @@ use cudarc::cublaslt::result::CublasError;
 use cudarc::cublaslt::{result, sys};
 
 use super::Pointers;
-use super::key::{Key, Kind, Operand};
+use super::key::{Fp8, Key, Kind, Operand};
 use super::library::{Library, WORKSPACE_BYTES, blas_error};
 use crate::cuda::Context;
+use crate::fp8::Fp8Format;
 use crate::{DType, Error};
 
 /// How many algorithms are asked for.
@@ -127,9 +128,16 @@ impl Description {
         let mut this = Self { product: null_mut(), a: null_mut(), b: null_mut(), out: null_mut() };
         let single = sys::cudaDataType_t::CUDA_R_32F;
         this.product = result::create_matmul_desc(sys::cublasComputeType_t::CUBLAS_COMPUTE_32F, single)?;
-        this.a = layout(key.input, &key.a, key.m, key.k)?;
-        this.b = layout(key.input, &key.b, key.k, key.n)?;
-        this.out = layout(key.output, &key.out, key.m, key.n)?;
+        let (type_a, type_b) = match key.fp8 {
+            None => (data_type(key.input), data_type(key.input)),
+            Some(Fp8 { a, b, .. }) => (fp8_type(a), fp8_type(b)),
+        };
+        this.a = layout(type_a, &key.a, key.m, key.k)?;
+        this.b = layout(type_b, &key.b, key.k, key.n)?;
+        this.out = layout(data_type(key.output), &key.out, key.m, key.n)?;
+        if let Some(Fp8 { fast_sums, .. }) = key.fp8 {
+            this.set(Attribute::CUBLASLT_MATMUL_DESC_FAST_ACCUM, i8::from(fast_sums))?;
+        }
         // cublasOperation_t: 0 as it is stored, 1 transposed.
         this.set(Attribute::CUBLASLT_MATMUL_DESC_TRANSA, u32::from(key.b.transposed))?;
         this.set(Attribute::CUBLASLT_MATMUL_DESC_TRANSB, u32::from(key.a.transposed))?;
@@ -158,6 +166,10 @@ impl Description {
         }
         if key.epilogue.has_pre_activation() {
             self.set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, pointers.pre_activation)?;
+        }
+        if key.fp8.is_some() {
+            self.set(Attribute::CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, pointers.scale_b)?;
+            self.set(Attribute::CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, pointers.scale_a)?;
         }
         Ok(())
     }
@@ -262,18 +274,28 @@ const UNKNOWN: sys::cublasLtMatmulHeuristicResult_t = sys::cublasLtMatmulHeurist
     reserved: [0; 4],
 };
 
+fn data_type(dtype: DType) -> sys::cudaDataType_t {
+    match dtype {
+        DType::Bf16 => sys::cudaDataType_t::CUDA_R_16BF,
+        _ => sys::cudaDataType_t::CUDA_R_32F,
+    }
+}
+
+fn fp8_type(format: Fp8Format) -> sys::cudaDataType_t {
+    match format {
+        Fp8Format::E4m3 => sys::cudaDataType_t::CUDA_R_8F_E4M3,
+        Fp8Format::E5m2 => sys::cudaDataType_t::CUDA_R_8F_E5M2,
+    }
+}
+
 /// The layout of a row-major `[rows, columns]` matrix, which may be stored transposed, as columns.
 fn layout(
-    dtype: DType,
+    kind: sys::cudaDataType_t,
     operand: &Operand,
     rows: usize,
     columns: usize,
 ) -> Result<sys::cublasLtMatrixLayout_t, CublasError> {
     let (rows, columns) = if operand.transposed { (columns, rows) } else { (rows, columns) };
-    let kind = match dtype {
-        DType::Bf16 => sys::cudaDataType_t::CUDA_R_16BF,
-        _ => sys::cudaDataType_t::CUDA_R_32F,
-    };
     // A single row may have any stride; cuBLASLt wants one that holds it.
     result::create_matrix_layout(kind, columns as u64, rows as u64, operand.stride.max(columns) as i64)
 }
