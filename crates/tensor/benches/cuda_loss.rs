@@ -105,38 +105,6 @@ fn cross_entropy(context: &Arc<Context>, quick: bool, copy: f64) -> Result<(), E
     Ok(())
 }
 
-/// The largest difference of a cut's losses and gradient from those of the first cut, and its times.
-fn cross_entropy_variants(context: &Arc<Context>, quick: bool, copy: f64) -> Result<(), Error> {
-    use std::sync::atomic::Ordering::Relaxed;
-    let f32s = |x: &Tensor| ops::cast(x, DType::F32).to(Device::Cpu).f32s().to_vec();
-    for v in [50_304, 32_000] {
-        let n = 8192;
-        let bytes = 2.0 * (n * v) as f64;
-        let (few, few_targets) = (numbers(&[300, v], 2.0), targets(300, v));
-        let mut logits = numbers(&[n, v], 2.0);
-        let targets = targets(n, v);
-        let mut expected: Option<(Vec<f32>, Vec<f32>)> = None;
-        for cut in 0..ops::N_CROSS_ENTROPY_CUTS {
-            ops::CROSS_ENTROPY_CUT.store(cut, Relaxed);
-            let mut gradient = few.copied_to(GPU);
-            let losses = f32s(&ops::cross_entropy_in_place(&mut gradient, &few_targets, 1.0));
-            let gradient = f32s(&gradient);
-            let (expected_losses, expected_gradient) = expected.get_or_insert((losses.clone(), gradient.clone()));
-            let distance = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            println!(
-                "cut {cut}: losses differ by {:.1e}, gradient by {:.1e}",
-                distance(&losses, expected_losses),
-                distance(&gradient, expected_gradient)
-            );
-            let seconds = time(context, quick, || drop(ops::cross_entropy(&logits, &targets, n as f32)))?;
-            print_bandwidth(&format!("cut {cut}: cross_entropy [{n}, {v}] bf16, loss only"), seconds, bytes, copy);
-            let seconds = time(context, quick, || drop(ops::cross_entropy_in_place(&mut logits, &targets, n as f32)))?;
-            print_bandwidth(&format!("cut {cut}: cross_entropy [{n}, {v}] bf16, in place"), seconds, 2.0 * bytes, copy);
-        }
-    }
-    Ok(())
-}
-
 fn linear_cross_entropy(context: &Arc<Context>, quick: bool) -> Result<(), Error> {
     for (n, d, v) in [(32_768, 768, 50_304), (8192, 2048, 32_000)] {
         let (x, weight, targets) = (numbers(&[n, d], 1.0), numbers(&[v, d], 0.05), targets(n, v));
@@ -170,9 +138,6 @@ fn run(quick: bool) -> Result<(), Error> {
     let seconds = time(&context, quick, || ops::scale_in_place(&mut x, 1.0))?;
     print_bandwidth("scale_in_place of 1 GiB", seconds, bytes, copy);
     drop(x);
-    if std::env::args().any(|argument| argument == "variants") {
-        return cross_entropy_variants(&context, quick, copy);
-    }
     optimizer(&context, quick, copy)?;
     cross_entropy(&context, quick, copy)?;
     linear_cross_entropy(&context, quick)

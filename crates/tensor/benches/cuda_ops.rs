@@ -1,5 +1,5 @@
 //! The memory-bound operations on an NVIDIA GPU, in bf16, against the bandwidth of a plain copy:
-//! `cargo bench -p tensor --bench cuda_ops -- [--quick] [--early] [--toolkit FOLDER] [--kernels FOLDER] [NAME…]`.
+//! `cargo bench -p tensor --bench cuda_ops -- [--quick] [--toolkit FOLDER] [--kernels FOLDER] [NAME…]`.
 //!
 //! Times are device times of recorded graphs of many launches. Inputs and outputs rotate over more memory than the
 //! second-level cache holds. Bytes are those that an operation must read and write; the tables of rotation angles, gains and
@@ -86,8 +86,6 @@ impl Bench {
             .map(|(_, x)| x.clone())
             .collect();
         let quick = arguments.iter().any(|x| x == "--quick");
-        // Kernels that can start while the one before them ends.
-        tensor::cuda::START_EARLY.store(arguments.iter().any(|x| x == "--early"), std::sync::atomic::Ordering::Relaxed);
         let mut bench = Self { context, quick, only, copy: 0.0, normal };
         bench.copy = bench.copy_bandwidth()?;
         Ok(bench)

@@ -3,18 +3,6 @@
 typedef unsigned int u32;
 typedef unsigned long long u64;
 
-// ---- kernels that start while the one before them ends ----
-
-// A kernel that is launched so begins with this, before it touches what others wrote or read: all that was launched before
-// it is complete afterwards. At the same time it lets the next one start, whose blocks then wait here. (Where a kernel is
-// launched in the usual way, and on older devices, nothing happens.)
-__device__ __forceinline__ void wait_for_kernels_before() {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
-
 // ---- element types: arithmetic is always in f32 ----
 
 struct bf16 {

@@ -103,18 +103,4 @@ impl Kernel {
         // SAFETY: promised by the caller.
         or_unwind(unsafe { self.launch(grid, threads, &values) });
     }
-
-    /// [`Kernel::run`] of a kernel that begins with `wait_for_kernels_before`: its blocks may start, and wait there, while
-    /// the kernel before it ends.
-    ///
-    /// # Safety
-    /// As for [`Kernel::run`], and the kernel begins so.
-    pub(crate) unsafe fn run_early(&self, grid: [usize; 3], threads: usize, arguments: &[Arg]) {
-        if grid.contains(&0) {
-            return;
-        }
-        let values: Vec<*const c_void> = arguments.iter().map(Arg::value).collect();
-        // SAFETY: promised by the caller.
-        or_unwind(unsafe { self.start(grid, threads, &values, true) });
-    }
 }

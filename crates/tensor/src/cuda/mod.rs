@@ -40,8 +40,6 @@ pub use graph::Graph;
 #[allow(unused_imports)] // until every operation has kernels
 pub(crate) use launch::Arg;
 pub use memory::{Buffer, Element};
-#[doc(hidden)]
-pub use module::START_EARLY;
 pub use module::{Arch, Compiled, Kernel, Module, Source, compile};
 pub use registry::{Driver, configure, context, driver};
 pub use toolkit::Toolkit;

@@ -7,7 +7,6 @@ use std::fmt;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use cudarc::driver::{result, sys};
 use cudarc::nvrtc;
@@ -255,55 +254,24 @@ impl Kernel {
     /// # Errors
     /// If the launch is refused.
     pub unsafe fn launch(&self, grid: [usize; 3], threads: usize, arguments: &[*const c_void]) -> Result<(), Error> {
-        // SAFETY: promised by the caller.
-        unsafe { self.start(grid, threads, arguments, false) }
-    }
-
-    /// [`Kernel::launch`]; with `early`, on devices that can, blocks may start before the work asked for before is done.
-    ///
-    /// # Safety
-    /// As there. A kernel that starts early waits for the work before it touches memory.
-    ///
-    /// # Errors
-    /// If the launch is refused.
-    pub(super) unsafe fn start(
-        &self,
-        grid: [usize; 3],
-        threads: usize,
-        arguments: &[*const c_void],
-        early: bool,
-    ) -> Result<(), Error> {
         let context = &self.module.context;
         context.enter()?;
         let mut arguments: Vec<*mut c_void> = arguments.iter().map(|x| x.cast_mut()).collect();
-        let early = early && context.arch == Arch::Sm90a && START_EARLY.load(Ordering::Relaxed);
-        let mut attribute = sys::CUlaunchAttribute {
-            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
-            pad: [0; 4],
-            value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
-        };
-        let config = sys::CUlaunchConfig {
-            gridDimX: grid[0] as u32,
-            gridDimY: grid[1] as u32,
-            gridDimZ: grid[2] as u32,
-            blockDimX: threads as u32,
-            blockDimY: 1,
-            blockDimZ: 1,
-            sharedMemBytes: self.shared_bytes as u32,
-            hStream: context.stream,
-            attrs: &raw mut attribute,
-            numAttrs: early.into(),
-        };
+        let grid = (grid[0] as u32, grid[1] as u32, grid[2] as u32);
         // SAFETY: promised by the caller; the driver copies the arguments before it returns.
-        unsafe { sys::cuLaunchKernelEx(&config, self.function, arguments.as_mut_ptr(), std::ptr::null_mut()) }
-            .result()
-            .map_err(driver_error("launch a kernel"))
+        unsafe {
+            result::launch_kernel(
+                self.function,
+                grid,
+                (threads as u32, 1, 1),
+                self.shared_bytes as u32,
+                context.stream,
+                &mut arguments,
+            )
+        }
+        .map_err(driver_error("launch a kernel"))
     }
 }
-
-/// Whether kernels that can do so start while the one before them ends.
-#[doc(hidden)]
-pub static START_EARLY: AtomicBool = AtomicBool::new(false);
 
 // ---- the folder of compiled kernels: a file is its checksum, then the code ----
 

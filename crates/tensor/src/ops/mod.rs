@@ -38,7 +38,7 @@ pub use attention::{
     cuda as attention_cuda,
 };
 pub use cast::cast;
-pub use cross_entropy::{CROSS_ENTROPY_CUT, IGNORED, N_CROSS_ENTROPY_CUTS, cross_entropy, cross_entropy_in_place};
+pub use cross_entropy::{IGNORED, cross_entropy, cross_entropy_in_place};
 pub use embedding::{embedding, embedding_with_positions};
 pub use fp8_linear::{Fp8Orders, Fp8Quantised, Fp8Weight, fp8_linear, fp8_quantise};
 pub use layer_norm::layer_norm;

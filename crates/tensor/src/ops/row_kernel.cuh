@@ -23,51 +23,10 @@ __device__ __forceinline__ u64 row_of_team() {
     return u64(blockIdx.x) * TEAMS + threadIdx.x / TEAM;
 }
 
-// ---- rows on their way ----
-//
-// A thread copies its own vectors of the next STAGES rows to shared memory and takes them from there without any barrier.
-// A stage has room for ROWS_OF_STAGE rows. With STAGES = 0 rows are read when they are needed.
-#ifndef STAGES
-#define STAGES 0
-#define COLUMN_SUMS 0
-#endif
-constexpr int ROWS_OF_STAGE = 3;
-
-extern __shared__ uint4 on_their_way[]; // [STAGES][ROWS_OF_STAGE][VECTORS][BLOCK]
-
-__device__ __forceinline__ uint4* place_of(int stage, int which, int i) {
-    return on_their_way + ((stage * ROWS_OF_STAGE + which) * VECTORS + i) * BLOCK + threadIdx.x;
-}
-
-template <class E>
-__device__ __forceinline__ void fetch_row(int stage, int which, const E* row) {
-    EACH_VECTOR(i) {
-        u32 to = static_cast<u32>(__cvta_generic_to_shared(place_of(stage, which, i)));
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(row + column(i)) : "memory");
-    }
-}
-
-// What was fetched since the last call is one group.
-__device__ __forceinline__ void end_group() {
-    asm volatile("cp.async.commit_group;" ::: "memory");
-}
-
-// All groups but the newest STAGES - 1 have arrived.
-__device__ __forceinline__ void wait_for_oldest() {
-    asm volatile("cp.async.wait_group %0;" ::"n"(STAGES > 0 ? STAGES - 1 : 0) : "memory");
-}
-
 // A thread's share of a row.
 template <class E>
 struct Row {
     Packed<E, WIDTH> vectors[VECTORS];
-
-    __device__ __forceinline__ void take_vector_from(int stage, int which, int i) {
-        load(vectors[i], reinterpret_cast<const E*>(place_of(stage, which, i)));
-    }
-    __device__ __forceinline__ void take_from(int stage, int which) {
-        EACH_VECTOR(i) take_vector_from(stage, which, i);
-    }
 
     __device__ __forceinline__ void load_from(const E* row) {
         EACH_VECTOR(i) load(vectors[i], row + column(i));
@@ -154,7 +113,6 @@ __device__ __forceinline__ void add_up_teams(float* to, float (&sums)[VECTORS][W
 // ones.
 extern "C" __global__ __launch_bounds__(512) void sum_partials(
     float* first, float* second, float* third, const float* partials, u32 n_partials) {
-    wait_for_kernels_before();
     __shared__ float of_warp[16][32];
     u32 at = blockIdx.x * 32 + threadIdx.x % 32, warp = threadIdx.x / 32;
     const float* from = partials + u64(blockIdx.y) * n_partials * D + at;

@@ -50,45 +50,15 @@ impl RowShape {
         (self.resident() * device.n_multiprocessors()).min(n.div_ceil(self.teams())).max(1)
     }
 
-    /// Rows that each team of the backward kernel has on their way to shared memory, three tensors of a row each; 0 if it
-    /// reads them when it needs them, as where they are not of 16-byte vectors.
-    fn stages(&self, gradient: DType, arch: Arch) -> usize {
-        if gradient != self.dtype || self.width * self.dtype.bytes() != 16 {
-            return 0;
-        }
-        let vectors = self.d.div_ceil(self.width).div_ceil(self.team);
-        let stage = 3 * vectors * self.block() * 16;
-        let sums = if self.teams() > 1 { vectors * self.width * self.team * 4 } else { 0 };
-        // The driver takes 1 KiB for each block.
-        let room = (arch.shared_bytes() / self.resident()).saturating_sub(sums + 2048);
-        (room / stage.max(1)).min(3)
-    }
-
-    /// [`RowShape::source`] of a backward kernel, with `STAGES`, and `COLUMN_SUMS` if it sums the columns of the gradient
-    /// that it writes; and its bytes of dynamic shared memory.
-    pub(super) fn backward_source(
-        &self,
-        name: &'static str,
-        parts: &'static [(&'static str, &'static str)],
-        gradient: DType,
-        arch: Arch,
-        column_sums: bool,
-    ) -> (Source, usize) {
-        let stages = self.stages(gradient, arch);
-        let mut source = self.source(name, parts, gradient);
-        source.options.push(format!("-DSTAGES={stages}"));
-        source.options.push(format!("-DCOLUMN_SUMS={}", u8::from(column_sums)));
-        let vectors = self.d.div_ceil(self.width).div_ceil(self.team);
-        (source, stages * 3 * vectors * self.block() * 16)
-    }
-
     /// A source with this shape as `D`, `WIDTH`, `TEAM`, `BLOCK`, `RESIDENT`, and the types of activations and of the
-    /// gradient that is written as `ELEMENT` and `GRADIENT`.
+    /// gradient that is written as `ELEMENT` and `GRADIENT`; with `COLUMN_SUMS` its backward kernel also sums the columns of
+    /// that gradient.
     pub(super) fn source(
         &self,
         name: &'static str,
         parts: &'static [(&'static str, &'static str)],
         gradient: DType,
+        column_sums: bool,
     ) -> Source {
         let Self { dtype, d, width, team } = *self;
         let options = vec![
@@ -99,6 +69,7 @@ impl RowShape {
             format!("-DTEAM={team}"),
             format!("-DBLOCK={}", self.block()),
             format!("-DRESIDENT={}", self.resident()),
+            format!("-DCOLUMN_SUMS={}", u8::from(column_sums)),
         ];
         Source { name, parts, options }
     }
@@ -114,24 +85,18 @@ pub(super) fn sum_partials(source: &Source, sums: &mut [&mut Tensor], partials: 
     let arguments = [pointers[0], pointers[1.min(last)], pointers[last], partials.into(), blocks.into()];
     let kernel = partials.cuda().kernel(source, "sum_partials", 0);
     // SAFETY: each sum is [d]; columns from d on are left out, and grid row i reads the i-th [blocks, d] of the partials.
-    unsafe { kernel.run_early([d.div_ceil(32), n_sums, 1], 512, &arguments) };
+    unsafe { kernel.run([d.div_ceil(32), n_sums, 1], 512, &arguments) };
 }
 
-/// Backward kernels of several sizes, with and without sums of columns.
-pub(super) fn backward_sources(
+/// Sources of several sizes, with and without sums of columns.
+pub(super) fn sources(
     name: &'static str,
     parts: &'static [(&'static str, &'static str)],
     sizes: &[(DType, usize)],
 ) -> Vec<(Source, &'static [Arch])> {
-    let of = |(dtype, d): (DType, usize), column_sums, arch, arches| {
-        (RowShape::of(dtype, d).backward_source(name, parts, dtype, arch, column_sums).0, arches)
-    };
-    let both = |column_sums| {
-        sizes.iter().flat_map(move |&size| {
-            [of(size, column_sums, Arch::Sm(89), Arch::PORTABLE), of(size, column_sums, Arch::Sm90a, Arch::HOPPER)]
-        })
-    };
-    both(false).chain(both(true)).collect()
+    let of =
+        |&(dtype, d), column_sums| (RowShape::of(dtype, d).source(name, parts, dtype, column_sums), Arch::PORTABLE);
+    sizes.iter().flat_map(|size| [of(size, false), of(size, true)]).collect()
 }
 
 /// The most elements that one access may have so that every access to a row of `d` elements is aligned.

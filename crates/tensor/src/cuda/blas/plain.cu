@@ -66,7 +66,6 @@ extern "C" __global__ __launch_bounds__(256) void plain_matmul(
 // warps of a block every eighth row of the slice. Memory-bound: n * d * sizeof(IN) bytes.
 extern "C" __global__ __launch_bounds__(256) void partial_column_sums(
     float* partial, const IN* x, u64 n, u64 d, u64 stride, u64 slice) {
-    wait_for_kernels_before();
     __shared__ float of_warp[8][32][WIDTH + 1];
     u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     u64 column = (u64(blockIdx.x) * 32 + lane) * WIDTH;
@@ -106,7 +105,6 @@ extern "C" __global__ __launch_bounds__(256) void partial_column_sums(
 // sums [d] <- beta * sums + the sums over n rows of partial [n, d]: a block for 32 columns, a warp every eighth row.
 extern "C" __global__ __launch_bounds__(256) void join_column_sums(
     OUT* sums, float beta, const float* partial, u64 n, u64 d) {
-    wait_for_kernels_before();
     __shared__ float of_warp[8][32];
     u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     u64 column = u64(blockIdx.x) * 32 + lane;

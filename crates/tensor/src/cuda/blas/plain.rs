@@ -115,8 +115,8 @@ fn sum_rows(context: &Arc<Context>, sums: Arg, output: DType, beta: f32, rows: &
     let count = |x: usize| Arg::U64(x as u64);
     let arguments = [(&mut partial).into(), Arg::Pointer(pointer), count(n), count(d), count(stride), count(slice)];
     // SAFETY: the rows lie in their tensor; each slice writes its own row of partial sums.
-    unsafe { context.kernel(&source, "partial_column_sums", 0).run_early([tiles, slices, 1], 256, &arguments) };
+    unsafe { context.kernel(&source, "partial_column_sums", 0).run([tiles, slices, 1], 256, &arguments) };
     let arguments = [sums, beta.into(), (&partial).into(), count(slices), count(d)];
     // SAFETY: sums is [d], the partial sums [slices, d].
-    unsafe { context.kernel(&source, "join_column_sums", 0).run_early([d.div_ceil(32), 1, 1], 256, &arguments) };
+    unsafe { context.kernel(&source, "join_column_sums", 0).run([d.div_ceil(32), 1, 1], 256, &arguments) };
 }

@@ -34,48 +34,28 @@ struct Shape {
     resident: usize,
 }
 
-/// Threads of a multiprocessor, with 64 registers each, unless a cut has more.
+/// Threads of a multiprocessor, with 64 registers each.
 const THREADS: usize = 1024;
 const MAX_STAGES: usize = 4;
 
-/// Threads of a block, blocks of a multiprocessor, blocks of a cluster, whether parts stay in shared memory: ways to cut
-/// wide rows on devices with clusters, to be chosen from by measurement.
-const CUTS: [(usize, usize, usize, bool); 9] = [
-    (1024, 1, 1, true),
-    (512, 2, 1, true),
-    (512, 2, 2, true),
-    (256, 4, 4, true),
-    (256, 4, 2, true),
-    (128, 8, 8, true),
-    (256, 6, 4, true),
-    (512, 3, 2, true),
-    (256, 4, 4, false),
-];
-
-/// How many ways there are.
-pub const N_CUTS: usize = CUTS.len();
-
-/// Which of `CUTS` is taken.
-pub static CUT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(4);
+/// Threads of a block, blocks of a multiprocessor and blocks of a cluster for wide rows on devices with clusters: what
+/// measured best.
+const WIDE: (usize, usize, usize) = (256, 4, 2);
 
 impl Shape {
     /// For a device of that architecture.
     fn of(dtype: DType, v: usize, stride: usize, arch: Arch) -> Self {
-        Self::of_cut(dtype, v, stride, arch, CUTS[CUT.load(std::sync::atomic::Ordering::Relaxed) % CUTS.len()])
-    }
-
-    fn of_cut(dtype: DType, v: usize, stride: usize, arch: Arch, cut: (usize, usize, usize, bool)) -> Self {
         let width = (16 / dtype.bytes()).min(1 << stride.trailing_zeros().min(3));
         let vector_bytes = width * dtype.bytes();
         let vectors = v.div_ceil(width);
         let threads = vectors.div_ceil(4).next_power_of_two().clamp(64, THREADS);
         let wide = arch == Arch::Sm90a && threads == THREADS && vector_bytes == 16;
-        let (threads, blocks, cluster, resident) = if wide { cut } else { (threads, THREADS / threads, 1, true) };
+        let (threads, blocks, cluster) = if wide { WIDE } else { (threads, THREADS / threads, 1) };
         let part = vectors.div_ceil(cluster);
         // The driver takes 1 KiB for each block, the kernel itself has less than 1 KiB.
         let capacity = (arch.shared_bytes() / blocks - 2048) / vector_bytes;
         let (stages, resident) = match vector_bytes {
-            16 if part > 0 && resident => ((capacity / part).clamp(1, MAX_STAGES), part.min(capacity)),
+            16 if part > 0 => ((capacity / part).clamp(1, MAX_STAGES), part.min(capacity)),
             _ => (1, 0), // too small for copies that do not wait
         };
         Self { width, threads, blocks, cluster, stages, resident }
@@ -112,9 +92,7 @@ pub(in crate::ops) fn sources() -> Vec<(Source, &'static [Arch])> {
     let of = |arch, archs| {
         cases.map(|(logits, gradient, v)| (Shape::of(logits, v, v, arch).source(logits, gradient), archs))
     };
-    let cuts = CUTS.map(|cut| Shape::of_cut(DType::Bf16, 50_304, 50_304, Arch::Sm90a, cut));
-    let cuts = cuts.map(|shape| (shape.source(DType::Bf16, DType::Bf16), Arch::HOPPER));
-    [of(Arch::Sm(80), Arch::PORTABLE).to_vec(), of(Arch::Sm90a, Arch::HOPPER).to_vec(), cuts.to_vec()].concat()
+    [of(Arch::Sm(80), Arch::PORTABLE), of(Arch::Sm90a, Arch::HOPPER)].concat()
 }
 
 /// The loss of each row goes to its place in `losses`.
@@ -204,15 +182,13 @@ mod tests {
                 [1usize, 8, 33, 256, 1000, 32_000, 50_257, 50_304, 128_256, 152_064].map(|v| (dtype, v))
             }) {
                 let stride = v.next_multiple_of(8);
-                for cut in CUTS {
-                    let shape = Shape::of_cut(dtype, v, stride, arch, cut);
-                    assert!(shape.blocks * (shape.shared_bytes() + 2048) <= arch.shared_bytes(), "{v}: {shape:?}");
-                    assert!(shape.resident * shape.cluster < v.div_ceil(shape.width) + shape.cluster);
-                    assert!(shape.width * dtype.bytes() == 16 && shape.threads * shape.cluster <= THREADS);
-                }
+                let shape = Shape::of(dtype, v, stride, arch);
+                assert!(shape.blocks * (shape.shared_bytes() + 2048) <= arch.shared_bytes(), "{v}: {shape:?}");
+                assert!(shape.resident * shape.cluster < v.div_ceil(shape.width) + shape.cluster);
+                assert!(shape.width * dtype.bytes() == 16 && shape.threads * shape.cluster <= THREADS);
             }
         }
-        let shape = Shape::of_cut(DType::Bf16, 50_304, 50_304, Arch::Sm90a, CUTS[3]);
-        assert_eq!((shape.stages, shape.resident, shape.threads), (2, 1572, 256));
+        let shape = Shape::of(DType::Bf16, 50_304, 50_304, Arch::Sm90a);
+        assert_eq!((shape.stages, shape.resident, shape.threads, shape.cluster), (1, 3144, 256, 2));
     }
 }

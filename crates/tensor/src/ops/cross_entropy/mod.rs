@@ -14,8 +14,6 @@ use crate::tensor::OnTape;
 use crate::{DType, Device, Tensor};
 
 pub(super) use cpu::{check_targets, loss_and_gradient, loss_of_row};
-#[doc(hidden)]
-pub use cuda::{CUT as CROSS_ENTROPY_CUT, N_CUTS as N_CROSS_ENTROPY_CUTS};
 
 /// A target that does not count.
 pub const IGNORED: u32 = u32::MAX;

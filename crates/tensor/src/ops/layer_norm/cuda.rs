@@ -1,7 +1,7 @@
 //! A team of threads for each row, which stays in registers.
 
 use crate::cuda::{Arch, Arg, Source};
-use crate::ops::row_kernel::{ROWS, RowShape, backward_sources, sum_partials};
+use crate::ops::row_kernel::{self, ROWS, RowShape, sum_partials};
 use crate::{DType, Tensor};
 
 /// What forward writes: `y: [n, d]`, `mean: [n]`, `inv_std: [n]`.
@@ -24,27 +24,26 @@ const FILE: (&str, &str) = ("layer_norm.cu", include_str!("layer_norm.cu"));
 
 const PARTS: &[(&str, &str)] = &[crate::cuda::ELEMENT, ROWS, FILE];
 
-fn source(shape: RowShape, gradient: DType) -> Source {
-    shape.source("layer_norm", PARTS, gradient)
+fn source(shape: RowShape, gradient: DType, column_sums: bool) -> Source {
+    shape.source("layer_norm", PARTS, gradient, column_sums)
 }
 
 /// Sources for CI, with the architectures they must compile for.
 pub(in crate::ops) fn sources() -> Vec<(Source, &'static [Arch])> {
     let sizes = [(DType::Bf16, 768), (DType::Bf16, 2048), (DType::Bf16, 8192), (DType::F32, 768), (DType::F32, 33)];
-    let forward = sizes.map(|(dtype, d)| (source(RowShape::of(dtype, d), dtype), Arch::PORTABLE));
-    forward.into_iter().chain(backward_sources("layer_norm", PARTS, &sizes)).collect()
+    row_kernel::sources("layer_norm", PARTS, &sizes)
 }
 
 /// Writes all outputs.
 pub(super) fn forward(outputs: Outputs<'_>, x: &Tensor, gain: &Tensor, bias: Option<&Tensor>, eps: f32) {
     let (n, d) = x.rows();
     let shape = RowShape::of(x.dtype(), d);
-    let kernel = x.cuda().kernel(&source(shape, x.dtype()), "layer_norm_forward", 0);
+    let kernel = x.cuda().kernel(&source(shape, x.dtype(), false), "layer_norm_forward", 0);
     let Outputs { y, mean, inv_std } = outputs;
     let (bias, n_rows) = (Arg::optional(bias), n.into());
     let arguments = [y.into(), mean.into(), inv_std.into(), x.into(), gain.into(), bias, n_rows, eps.into()];
     // SAFETY: y and x are [n, d], statistics [n], gain and bias [d]; rows from n on and columns from d on are left out.
-    unsafe { kernel.run_early([n.div_ceil(shape.teams()), 1, 1], shape.block(), &arguments) };
+    unsafe { kernel.run([n.div_ceil(shape.teams()), 1, 1], shape.block(), &arguments) };
 }
 
 /// [`forward`] of `sum = x + addend + addend_bias`, which is written too.
@@ -59,7 +58,7 @@ pub(super) fn add_forward(
 ) {
     let (n, d) = x.rows();
     let shape = RowShape::of(x.dtype(), d);
-    let kernel = x.cuda().kernel(&source(shape, x.dtype()), "add_layer_norm_forward", 0);
+    let kernel = x.cuda().kernel(&source(shape, x.dtype(), false), "add_layer_norm_forward", 0);
     let Outputs { y, mean, inv_std } = outputs;
     let (bias, n_rows) = (Arg::optional(bias), n.into());
     let arguments = [
@@ -76,7 +75,7 @@ pub(super) fn add_forward(
         eps.into(),
     ];
     // SAFETY: as in `forward`; the sum and the addend have the shape of x.
-    unsafe { kernel.run_early([n.div_ceil(shape.teams()), 1, 1], shape.block(), &arguments) };
+    unsafe { kernel.run([n.div_ceil(shape.teams()), 1, 1], shape.block(), &arguments) };
 }
 
 /// Sets `dx ← beta · dx + the gradient of x`, and writes `sums`: `dgain`, `dbias`, and the sums of the columns of the new
@@ -85,7 +84,7 @@ pub(super) fn backward(dx: &mut Tensor, beta: f32, sums: &mut [&mut Tensor], dy:
     let Saved { x, gain, mean, inv_std } = *saved;
     let (n, d) = x.rows();
     let (device, shape) = (x.cuda(), RowShape::of(x.dtype(), d));
-    let (source, shared) = shape.backward_source("layer_norm", PARTS, dx.dtype(), device.arch(), sums.len() == 3);
+    let source = source(shape, dx.dtype(), sums.len() == 3);
     let blocks = shape.backward_blocks(device, n);
     let mut partial = Tensor::unspecified_on(dx.device(), &[sums.len(), blocks, d], DType::F32);
     let arguments = [
@@ -101,8 +100,6 @@ pub(super) fn backward(dx: &mut Tensor, beta: f32, sums: &mut [&mut Tensor], dy:
     ];
     // SAFETY: dx, dy and x are [n, d]; every block writes its own rows of the partial sums, of which there are as many as
     // the source is made for.
-    unsafe {
-        device.kernel(&source, "layer_norm_backward", shared).run_early([blocks, 1, 1], shape.block(), &arguments)
-    };
+    unsafe { device.kernel(&source, "layer_norm_backward", 0).run([blocks, 1, 1], shape.block(), &arguments) };
     sum_partials(&source, sums, &partial);
 }
