@@ -31,7 +31,7 @@ impl Tolerance {
 
 /// Every device of this machine that operations are to be tested on, with the dtype of activations.
 pub fn cases() -> Vec<(Device, DType)> {
-    let mut cases = vec![(Device::Cpu, DType::F32)];
+    let mut cases = vec![(Device::Cpu, DType::F32), (Device::Cpu, DType::Bf16)];
     if let Ok(gpu) = Device::from_name("cuda:0") {
         cases.extend([(gpu, DType::F32), (gpu, DType::Bf16)]);
     }

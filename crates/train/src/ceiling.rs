@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use tensor::cpu::element::Element;
 use tensor::cpu::gemm::{MatMut, MatRef, Parallel, gemm};
 use tensor::cuda::{self, Event};
 use tensor::random::Rng;
@@ -16,16 +17,19 @@ use crate::Error;
 /// If the device fails.
 pub fn matrix_product_rate(device: Device, dtype: DType, budget: Duration) -> Result<f64, Error> {
     match device {
-        Device::Cpu => Ok(on_cpu(budget)),
+        Device::Cpu => Ok(match dtype {
+            DType::Bf16 => on_cpu::<half::bf16>(budget),
+            _ => on_cpu::<f32>(budget),
+        }),
         Device::Cuda(ordinal) => on_gpu(ordinal, dtype, budget),
     }
 }
 
-/// In single precision, on all cores.
-fn on_cpu(budget: Duration) -> f64 {
+/// On all cores.
+fn on_cpu<T: Element>(budget: Duration) -> f64 {
     const N: usize = 1024;
-    let a: Vec<f32> = (0..N * N).map(|i| (i % 17) as f32 - 8.0).collect();
-    let mut c = vec![0.0; N * N];
+    let a: Vec<T> = (0..N * N).map(|i| T::narrow((i % 17) as f32 - 8.0)).collect();
+    let mut c = vec![T::narrow(0.0); N * N];
     let start = Instant::now();
     let mut best = f64::INFINITY;
     loop {

@@ -117,7 +117,7 @@ pub struct TrainingConfig {
     pub keep_checkpoints: usize,
     /// `"auto"`, `"cpu"`, or `"cuda:0"` and further numbers.
     pub device: String,
-    /// Of the arithmetic: `"auto"` (bf16 on a GPU, f32 on a CPU), `"f32"` or `"bf16"`.
+    /// Of the arithmetic: `"auto"` (bf16 on a GPU and on a CPU that multiplies it, otherwise f32), `"f32"` or `"bf16"`.
     pub precision: Auto<Precision>,
     /// What backward computes again instead of keeping it: `"auto"` (`"blocks"` if not even one sequence would fit
     /// otherwise), `"none"` or `"blocks"`. Results do not differ.

@@ -10,7 +10,7 @@ use train::stepper::{Stepper, TrainState};
 
 /// The most bytes alive in a training step.
 fn measured(config: &ModelConfig, step: &Step) -> usize {
-    let Step { micro_batch_size, n_micro_batches, recompute, .. } = *step;
+    let Step { micro_batch_size, n_micro_batches, dtype, recompute, .. } = *step;
     memory::trim();
     let settings = OptimizerConfig::AdamW {
         learning_rate: 1e-3,
@@ -20,7 +20,7 @@ fn measured(config: &ModelConfig, step: &Step) -> usize {
         decay: Decay::All,
     };
     let model = Transformer::new(config, 1).with_recompute(recompute);
-    let mut state = TrainState::fresh(&model, &settings, 1.0, Device::Cpu, DType::F32).unwrap();
+    let mut state = TrainState::fresh(&model, &settings, 1.0, Device::Cpu, dtype).unwrap();
     drop(model);
     let t = config.context_length;
     let mut stepper = Stepper::new(Device::Cpu, n_micro_batches, micro_batch_size, t).unwrap();
@@ -47,22 +47,21 @@ fn the_plan_is_within_three_percent_of_what_is_allocated() {
         ("silu, deep", ModelConfig { mlp: MlpKind::Silu, n_layers: 12, ..llama }, 8, 1),
     ];
     let mut failures = String::new();
-    let both = [Recompute::None, Recompute::Blocks];
-    for (recompute, (name, config, micro_batch_size, n_micro_batches)) in
-        configs.iter().flat_map(|config| both.map(|recompute| (recompute, config.clone())))
-    {
-        let (dtype, device) = (DType::F32, Device::Cpu);
-        let step = Step { micro_batch_size, n_micro_batches, dtype, device, recompute, fp8: false };
-        let plan = nn::memory::training(&config, &step);
-        let measured = measured(&config, &step) as f64;
-        let ratio = plan.alive() as f64 / measured;
-        eprintln!(
-            "{name}, {recompute:?}: planned {:.2} MB, allocated {:.2} MB: {ratio:.3}",
-            plan.alive() as f64 / 1e6,
-            measured / 1e6
-        );
-        if !(0.97..=1.03).contains(&ratio) {
-            failures += &format!("{name}, {recompute:?}: {ratio:.3}, {plan:?}\n");
+    let kinds = [DType::F32, DType::Bf16].map(|dtype| [Recompute::None, Recompute::Blocks].map(|kind| (dtype, kind)));
+    for (name, config, micro_batch_size, n_micro_batches) in configs {
+        for (dtype, recompute) in kinds.into_iter().flatten() {
+            let step = Step { micro_batch_size, n_micro_batches, dtype, device: Device::Cpu, recompute, fp8: false };
+            let plan = nn::memory::training(&config, &step);
+            let measured = measured(&config, &step) as f64;
+            let ratio = plan.alive() as f64 / measured;
+            eprintln!(
+                "{name}, {dtype}, {recompute:?}: planned {:.2} MB, allocated {:.2} MB: {ratio:.3}",
+                plan.alive() as f64 / 1e6,
+                measured / 1e6
+            );
+            if !(0.97..=1.03).contains(&ratio) {
+                failures += &format!("{name}, {dtype}, {recompute:?}: {ratio:.3}, {plan:?}\n");
+            }
         }
     }
     assert!(failures.is_empty(), "{failures}");

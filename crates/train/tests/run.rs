@@ -142,13 +142,14 @@ fn a_run_on_a_gpu_goes_on_with_the_algorithms_of_its_first_step_and_the_same_bit
 
 #[test]
 fn training_learns_and_the_micro_batch_changes_rounding_only() {
-    let place = Place::new(&["training.steps=40"]);
+    let place = Place::new(&["training.steps=40", "training.precision=f32"]);
     let End::Finished { validation } = run(&mut place.trainer("eight").unwrap(), u64::MAX).unwrap() else {
         panic!("not stopped")
     };
     // Eight words of about four letters: far below the 5.5 nats of a uniform guess.
     assert!(validation.loss < 2.0, "{validation:?}");
-    let mut small = Place::new(&["training.steps=40", "training.micro_batch_size=2"]);
+    let settings = ["training.steps=40", "training.precision=f32", "training.micro_batch_size=2"];
+    let mut small = Place::new(&settings);
     small.config.data = place.config.data.clone();
     assert_eq!(small.config.training.micro_batch_size, Auto::Value(2));
     run(&mut small.trainer("two").unwrap(), u64::MAX).unwrap();

@@ -370,7 +370,8 @@ impl<'a> Life<'a> {
         let d_normed = self.d_activation(self.d);
         let category = if self.gradients_exist { Category::Workspace } else { Category::Gradients };
         let d_head = self.ledger.take(category, F32 * v * self.d);
-        let rows = (ops::logits_chunk_rows(self.config.vocab_size, self.step.device) as u128).min(self.n);
+        let rows =
+            (ops::logits_chunk_rows(self.config.vocab_size, self.step.dtype, self.step.device) as u128).min(self.n);
         let columns = if self.on_gpu { v.next_multiple_of(8) } else { v };
         let logits = self.scratch(self.element * rows * columns);
         let losses = self.scratch(F32 * self.n);

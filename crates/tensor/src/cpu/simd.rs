@@ -4,6 +4,8 @@
 //! [`LANES`] separate accumulators, so that they vectorise and are added in the same order on every instruction set; no
 //! fused multiply-add is used here, so the bits are the same too.
 
+use super::element::Element;
+
 /// Separate accumulators of a sum: one AVX-512 register.
 pub const LANES: usize = 16;
 
@@ -39,20 +41,24 @@ pub fn level() -> Level {
 
 /// Defines a function compiled for each [`Level`] and dispatched at run time.
 macro_rules! multiversion {
-    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+    (
+        $(#[$meta:meta])*
+        $vis:vis fn $name:ident $(<$($generic:ident: $bound:ident),+>)? ($($arg:ident: $ty:ty),* $(,)?)
+        $(-> $ret:ty)? $body:block
+    ) => {
         $(#[$meta])*
-        $vis fn $name($($arg: $ty),*) $(-> $ret)? {
+        $vis fn $name $(<$($generic: $bound),+>)? ($($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
-            fn body($($arg: $ty),*) $(-> $ret)? $body
+            fn body $(<$($generic: $bound),+>)? ($($arg: $ty),*) $(-> $ret)? $body
 
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-                fn avx512($($arg: $ty),*) $(-> $ret)? {
+                fn avx512 $(<$($generic: $bound),+>)? ($($arg: $ty),*) $(-> $ret)? {
                     body($($arg),*)
                 }
                 #[target_feature(enable = "avx2,fma")]
-                fn avx2($($arg: $ty),*) $(-> $ret)? {
+                fn avx2 $(<$($generic: $bound),+>)? ($($arg: $ty),*) $(-> $ret)? {
                     body($($arg),*)
                 }
                 #[allow(unsafe_code)]
@@ -98,15 +104,16 @@ pub fn sum_by(n: usize, f: impl Fn(usize) -> f32) -> f32 {
 
 /// The largest element; −∞ if there is none.
 #[inline(always)]
-pub fn max(x: &[f32]) -> f32 {
+pub fn max<T: Element>(x: &[T]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let (chunks, rest) = x.as_chunks::<LANES>();
     for chunk in chunks {
-        for (m, &x) in lanes.iter_mut().zip(chunk) {
+        for (m, x) in lanes.iter_mut().zip(chunk) {
+            let x = x.widen();
             *m = if x > *m { x } else { *m };
         }
     }
-    rest.iter().chain(&lanes).fold(f32::NEG_INFINITY, |m, &x| if x > m { x } else { m })
+    rest.iter().map(|x| x.widen()).chain(lanes).fold(f32::NEG_INFINITY, |m, x| if x > m { x } else { m })
 }
 
 /// `e^x` to within 2 units in the last place, without branches, so that loops over it vectorise. Underflows to 0 below
@@ -184,6 +191,6 @@ mod tests {
                 assert_eq!(max(&x), 5.0);
             }
         }
-        assert_eq!(max(&[]), f32::NEG_INFINITY);
+        assert_eq!(max::<f32>(&[]), f32::NEG_INFINITY);
     }
 }

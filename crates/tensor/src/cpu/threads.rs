@@ -5,6 +5,9 @@
 
 use rayon::prelude::*;
 
+use super::element::Element;
+use super::simd::multiversion;
+
 /// Rows per task such that a task has about `ELEMENTS_PER_TASK` elements.
 pub(crate) fn rows_per_task(d: usize) -> usize {
     const ELEMENTS_PER_TASK: usize = 1 << 14;
@@ -12,7 +15,7 @@ pub(crate) fn rows_per_task(d: usize) -> usize {
 }
 
 /// Runs `f(task, y chunk, x chunk)` over equal chunks of rows of `y` and `x` in parallel.
-pub(crate) fn for_rows(y: &mut [f32], x: &[f32], d: usize, f: impl Fn(&mut [f32], &[f32]) + Sync) {
+pub(crate) fn for_rows<Y: Send, X: Sync>(y: &mut [Y], x: &[X], d: usize, f: impl Fn(&mut [Y], &[X]) + Sync) {
     let chunk = rows_per_task(d) * d;
     if chunk == 0 {
         return;
@@ -21,11 +24,17 @@ pub(crate) fn for_rows(y: &mut [f32], x: &[f32], d: usize, f: impl Fn(&mut [f32]
 }
 
 /// Sums the rows of a matrix of partial sums, `[n, d]` → `[d]`, from the first to the last.
-pub(crate) fn sum_rows(partial: &[f32], y: &mut [f32]) {
+pub(crate) fn sum_rows<T: Element>(partial: &[T], y: &mut [f32]) {
     y.fill(0.0);
     for row in partial.chunks_exact(y.len().max(1)) {
+        add_row(y, row);
+    }
+}
+
+multiversion! {
+    fn add_row<T: Element>(y: &mut [f32], row: &[T]) {
         for (y, x) in y.iter_mut().zip(row) {
-            *y += x;
+            *y += x.widen();
         }
     }
 }

@@ -15,7 +15,7 @@ use tensor::{DType, Device, Gradients, Tensor};
 use train::config::{Decay, Matmul, OptimizerConfig};
 use train::stepper::{Stepper, TrainState};
 
-use super::peer;
+use super::{peer, random_batch};
 use crate::ui;
 use crate::ui::units::{bytes, grouped, percent};
 
@@ -172,7 +172,7 @@ impl Gpu {
             }
         }
         if self.peer {
-            output.peer = Some(peer::run()?);
+            output.peer = Some(peer::run(peer::GPU)?);
         }
         ui::print_result(self.json, &output, &|| text(&output))
     }
@@ -309,19 +309,6 @@ impl Timer {
             peak_memory_bytes: self.context.memory().peak_alive,
             loss,
         })
-    }
-}
-
-/// Tokens without any order, as the peer's script has them.
-fn random_batch(config: &ModelConfig, n_sequences: usize, stream: u64) -> Batch {
-    let n = n_sequences * config.context_length;
-    let uniform = Rng::new(2, stream).uniform_tensor(&[n + 1], 0.0, config.vocab_size as f32);
-    let ids: Vec<u32> = uniform.f32s().iter().map(|&x| (x as u32).min(config.vocab_size as u32 - 1)).collect();
-    Batch {
-        inputs_bt: ids[..n].to_vec(),
-        targets_bt: ids[1..].to_vec(),
-        n_sequences,
-        context_length: config.context_length,
     }
 }
 

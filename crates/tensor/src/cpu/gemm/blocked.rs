@@ -18,6 +18,8 @@ use super::kernel::{Loops, Tile};
 use super::pack::{self, Source};
 use super::scratch::{Scratch, Slot};
 use super::split::Split;
+use crate::DType;
+use crate::cpu::element::{Element, convert};
 
 /// Most columns of `B` packed at a time.
 const N_BLOCK: usize = 4096;
@@ -31,25 +33,35 @@ const IN_PLACE_B_ROWS: usize = 64;
 const WIDE_B_COLS: usize = 512;
 /// Columns of `C` up to which `A` is read where it lies.
 const IN_PLACE_A_COLS: usize = 64;
+/// Elements of the largest tile of any kernel.
+const MAX_TILE: usize = 448;
 
 /// A pointer that tasks share; they write to disjoint elements.
-#[derive(Clone, Copy)]
-pub(super) struct SharedMut(pub(super) *mut f32);
+#[derive(Debug)]
+pub(super) struct SharedMut<C>(pub(super) *mut C);
+
+impl<C> Clone for SharedMut<C> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<C> Copy for SharedMut<C> {}
 
 // SAFETY: a pointer is only an address; each use says why the elements behind it are free to touch.
-unsafe impl Send for SharedMut {}
+unsafe impl<C> Send for SharedMut<C> {}
 // SAFETY: as above.
-unsafe impl Sync for SharedMut {}
+unsafe impl<C> Sync for SharedMut<C> {}
 
-impl SharedMut {
+impl<C> SharedMut<C> {
     /// The pointer (a method, so that closures capture the wrapper and not its field).
-    pub(super) fn get(self) -> *mut f32 {
+    pub(super) fn get(self) -> *mut C {
         self.0
     }
 }
 
 /// A product of non-zero dimensions in terms of addresses, whose bounds were checked.
-pub(super) struct Problem {
+pub(super) struct Problem<C> {
     pub(super) m: usize,
     pub(super) n: usize,
     pub(super) k: usize,
@@ -59,19 +71,24 @@ pub(super) struct Problem {
     /// Lanes are columns.
     pub(super) b: Source,
     pub(super) beta: f32,
-    pub(super) c: SharedMut,
+    pub(super) c: SharedMut<C>,
     pub(super) c_row_stride: usize,
 }
 
-impl Problem {
+impl<C> Problem<C> {
     /// Multiply-adds.
     pub(super) fn work(&self) -> usize {
         self.m.saturating_mul(self.n).saturating_mul(self.k)
     }
 }
 
+/// How many blocks a sum over `k` elements is cut into, if `B` is packed.
+pub(super) fn n_step_blocks(loops: &Loops, k: usize) -> usize {
+    Split::at_most(k.div_ceil(loops.k_per_step), loops.k_block, 1).n_parts()
+}
+
 /// Computes a product with loops that this machine can run.
-pub(super) fn run(loops: &'static Loops, problem: &Problem, parallel: Parallel) {
+pub(super) fn run<C: Element>(loops: &'static Loops, problem: &Problem<C>, parallel: Parallel) {
     let n_threads =
         if parallel == Parallel::Serial || problem.work() < PARALLEL_WORK { 1 } else { rayon::current_num_threads() };
     let plan = Plan::new(loops, problem, n_threads);
@@ -84,9 +101,9 @@ pub(super) fn run(loops: &'static Loops, problem: &Problem, parallel: Parallel) 
 }
 
 /// A product and how it is cut.
-struct Plan<'a> {
+struct Plan<'a, C> {
     loops: &'static Loops,
-    problem: &'a Problem,
+    problem: &'a Problem<C>,
     n_threads: usize,
     /// Blocks of `A`.
     row_blocks: Split,
@@ -102,12 +119,15 @@ struct Panel {
     steps: Range<usize>,
     columns: Range<usize>,
     /// Its strips, if they are shared.
-    packed: SharedMut,
+    packed: SharedMut<f32>,
 }
 
-impl<'a> Plan<'a> {
-    fn new(loops: &'static Loops, problem: &'a Problem, n_threads: usize) -> Self {
-        let Problem { m, n, b, .. } = *problem;
+impl<'a, C: Element> Plan<'a, C> {
+    fn new(loops: &'static Loops, problem: &'a Problem<C>, n_threads: usize) -> Self {
+        let Problem { m, n, a, b, .. } = *problem;
+        // Elements of the kernel's own type, one per step, and sums that need no rounding in between.
+        let can_stay =
+            |x: Source| C::DTYPE == DType::F32 && loops.k_per_step == 1 && x.element_size == loops.element_size();
         let n_blocks = m.div_ceil(loops.m_block);
         let n_blocks = if n_threads == 1 || (n_blocks == 1 && m <= n) {
             n_blocks
@@ -122,8 +142,8 @@ impl<'a> Plan<'a> {
             n_threads,
             row_blocks,
             shares_b: row_blocks.n_parts() > 1,
-            b_in_place: loops.k_per_step == 1 && b.lane_stride == 1 && m <= IN_PLACE_B_ROWS,
-            a_in_place: loops.k_per_step == 1 && n <= IN_PLACE_A_COLS,
+            b_in_place: can_stay(b) && b.lane_stride == 1 && m <= IN_PLACE_B_ROWS,
+            a_in_place: can_stay(a) && n <= IN_PLACE_A_COLS,
         }
     }
 
@@ -227,6 +247,7 @@ impl<'a> Plan<'a> {
         }
         let packed_a = packed_a.as_mut().map(|scratch| scratch.as_mut_ptr().cast_const());
         let mut packed_b = None;
+        let mut sums = [0.0; MAX_TILE];
 
         for column in columns.clone().step_by(loops.max_cols) {
             let n_columns = (columns.end - column).min(loops.max_cols);
@@ -249,9 +270,16 @@ impl<'a> Plan<'a> {
                     Some(packed) => (packed.wrapping_add(strip.start * n_steps), 1, strip.len()),
                     None => (a.at(row, panel.steps.start).cast(), a.lane_stride, a.k_stride),
                 };
+                let beta = if panel.steps.start == 0 { beta } else { 1.0 };
                 // SAFETY: the strips were packed above or lie inside `A` and `B`, in whole vectors; the tile is inside
-                // `C` and belongs to this task; the kernel is available.
+                // `C` and belongs to this task, or is the task's own; the kernel is available.
                 unsafe {
+                    let c = c.get().add(row * c_row_stride + column);
+                    let at = Corner { c, row_stride: c_row_stride, rows: strip.len(), cols: n_columns };
+                    let is_f32 = C::DTYPE == DType::F32;
+                    if !is_f32 && beta != 0.0 {
+                        at.widen_into(&mut sums);
+                    }
                     (loops.tile)(&Tile {
                         rows: strip.len(),
                         cols: n_columns,
@@ -262,12 +290,43 @@ impl<'a> Plan<'a> {
                         a_step_stride,
                         b,
                         b_step_stride,
-                        beta: if panel.steps.start == 0 { beta } else { 1.0 },
-                        c: c.get().add(row * c_row_stride + column),
-                        c_row_stride,
+                        beta,
+                        c: if is_f32 { c.cast() } else { sums.as_mut_ptr() },
+                        c_row_stride: if is_f32 { c_row_stride } else { n_columns },
                     });
+                    if !is_f32 {
+                        at.round_from(&sums);
+                    }
                 }
             }
+        }
+    }
+}
+
+/// A tile of `C` that is rounded where the kernel leaves its sums.
+struct Corner<C> {
+    c: *mut C,
+    row_stride: usize,
+    rows: usize,
+    cols: usize,
+}
+
+impl<C: Element> Corner<C> {
+    /// # Safety
+    /// The tile is inside `C`, and nobody else uses it.
+    unsafe fn widen_into(&self, sums: &mut [f32]) {
+        for (i, sums) in sums.chunks_exact_mut(self.cols).take(self.rows).enumerate() {
+            // SAFETY: a row of the tile.
+            convert(sums, unsafe { std::slice::from_raw_parts(self.c.add(i * self.row_stride), self.cols) });
+        }
+    }
+
+    /// # Safety
+    /// As for [`Corner::widen_into`].
+    unsafe fn round_from(&self, sums: &[f32]) {
+        for (i, sums) in sums.chunks_exact(self.cols).take(self.rows).enumerate() {
+            // SAFETY: a row of the tile.
+            convert(unsafe { std::slice::from_raw_parts_mut(self.c.add(i * self.row_stride), self.cols) }, sums);
         }
     }
 }

@@ -4,7 +4,8 @@ use std::sync::OnceLock;
 
 use super::kernel_portable;
 #[cfg(target_arch = "x86_64")]
-use super::{kernel_avx2, kernel_avx512};
+use super::{kernel_avx2, kernel_avx512, kernel_avx512_bf16};
+use crate::DType;
 
 /// Decided once in a process, by [`Kernel::select`] or by the first product.
 static CURRENT: OnceLock<Kernel> = OnceLock::new();
@@ -92,16 +93,41 @@ impl Kernel {
         }
     }
 
-    /// The inner loops. Callers have made sure that the kernel is available.
-    pub(super) fn loops(self) -> &'static Loops {
+    /// Whether it multiplies bf16 as they are, which is faster than `f32`; otherwise they are widened on the way.
+    pub fn has_bf16(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return self == Self::Avx512 && kernel_avx512_bf16::is_available();
+        #[cfg(not(target_arch = "x86_64"))]
+        return false;
+    }
+
+    /// What computes products of operands of `dtype`, for reports.
+    pub fn name_for(self, dtype: DType) -> &'static str {
+        match (dtype, self) {
+            (DType::Bf16, Self::Avx512) if self.has_bf16() => "avx512-bf16",
+            (DType::Bf16, Self::Avx512) => "avx512, bf16 widened",
+            (DType::Bf16, Self::Avx2) => "avx2, bf16 widened",
+            (DType::Bf16, Self::Portable) => "portable, bf16 widened",
+            _ => self.name(),
+        }
+    }
+
+    /// The inner loops for operands of `dtype`. Callers have made sure that the kernel is available.
+    pub(super) fn loops(self, dtype: DType) -> &'static Loops {
+        let is_bf16 = dtype == DType::Bf16;
         match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 if is_bf16 && self.has_bf16() => &kernel_avx512_bf16::LOOPS,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 if is_bf16 => &kernel_avx512::WIDENING_LOOPS,
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => &kernel_avx512::LOOPS,
             #[cfg(target_arch = "x86_64")]
+            Self::Avx2 if is_bf16 => &kernel_avx2::WIDENING_LOOPS,
+            #[cfg(target_arch = "x86_64")]
             Self::Avx2 => &kernel_avx2::LOOPS,
-            #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx512 | Self::Avx2 => &kernel_portable::LOOPS,
-            Self::Portable => &kernel_portable::LOOPS,
+            _ if is_bf16 => &kernel_portable::WIDENING_LOOPS,
+            _ => &kernel_portable::LOOPS,
         }
     }
 }
@@ -109,6 +135,7 @@ impl Kernel {
 /// The inner loops of one kernel and the sizes they work in.
 ///
 /// All are `unsafe`: the machine must have the instructions, and the pointers must reach what the argument says.
+#[derive(Clone, Copy)]
 pub(super) struct Loops {
     /// Most rows of a tile.
     pub(super) max_rows: usize,
@@ -128,6 +155,13 @@ pub(super) struct Loops {
     pub(super) pack: unsafe fn(&Lanes),
     /// Dot products of few rows with many.
     pub(super) dots: unsafe fn(&Dots),
+}
+
+impl Loops {
+    /// Bytes of an operand's element that `dots` and, unpacked, `tile` take. `pack` may take others.
+    pub(super) fn element_size(&self) -> usize {
+        size_of::<f32>() / self.k_per_step
+    }
 }
 
 /// One tile of `C`: `c[i, j] ← beta·c[i, j] + alpha·Σ_p a[i, p]·b[p, j]` over `steps` `p`, summed in their order.

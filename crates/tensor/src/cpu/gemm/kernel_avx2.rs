@@ -6,13 +6,17 @@
 use std::arch::x86_64::*;
 
 use super::kernel::{Dots, Lanes, Loops, Tile};
-use super::kernel_portable;
+use super::{kernel_portable, pack};
 
 const LANES: usize = 8;
 const MAX_ROWS: usize = 6;
 const MAX_VECTORS: usize = 2;
 
-pub(super) static LOOPS: Loops = Loops {
+pub(super) static LOOPS: Loops = F32_LOOPS;
+/// For bf16 operands, which are widened where they are packed.
+pub(super) static WIDENING_LOOPS: Loops = Loops { pack: pack::widening::<LANES>, ..F32_LOOPS };
+
+const F32_LOOPS: Loops = Loops {
     max_rows: MAX_ROWS,
     max_cols: MAX_VECTORS * LANES,
     lanes: LANES,
@@ -20,7 +24,7 @@ pub(super) static LOOPS: Loops = Loops {
     k_block: 384,
     m_block: 120,
     tile,
-    pack,
+    pack: pack_lanes,
     dots,
 };
 
@@ -124,7 +128,7 @@ fn first_lanes(n: usize) -> __m256i {
 
 /// # Safety
 /// See [`Lanes`]; the machine has AVX2.
-unsafe fn pack(l: &Lanes) {
+unsafe fn pack_lanes(l: &Lanes) {
     // SAFETY: the contract is the same.
     unsafe {
         match (l.lane_stride, l.k_stride) {

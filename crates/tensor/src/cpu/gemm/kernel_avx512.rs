@@ -6,13 +6,17 @@
 use std::arch::x86_64::*;
 
 use super::kernel::{Dots, Lanes, Loops, Tile};
-use super::kernel_portable;
+use super::{kernel_portable, pack};
 
 pub(super) const LANES: usize = 16;
 pub(super) const MAX_ROWS: usize = 14;
 pub(super) const MAX_VECTORS: usize = 2;
 
-pub(super) static LOOPS: Loops = Loops {
+pub(super) static LOOPS: Loops = F32_LOOPS;
+/// For bf16 operands, which are widened where they are packed.
+pub(super) static WIDENING_LOOPS: Loops = Loops { pack: pack::widening::<LANES>, ..F32_LOOPS };
+
+const F32_LOOPS: Loops = Loops {
     max_rows: MAX_ROWS,
     max_cols: MAX_VECTORS * LANES,
     lanes: LANES,
@@ -20,7 +24,7 @@ pub(super) static LOOPS: Loops = Loops {
     k_block: 1024,
     m_block: 168,
     tile,
-    pack,
+    pack: pack_lanes,
     dots,
 };
 
@@ -144,7 +148,7 @@ pub(super) fn first_lanes(n: usize) -> __mmask16 {
 
 /// # Safety
 /// See [`Lanes`]; the machine has AVX-512F.
-unsafe fn pack(l: &Lanes) {
+unsafe fn pack_lanes(l: &Lanes) {
     // SAFETY: the contract is the same.
     unsafe {
         match (l.lane_stride, l.k_stride) {

@@ -1,11 +1,16 @@
 //! Inner loops in plain Rust over small arrays, which the compiler turns into vectors of whatever width it may assume.
 
 use super::kernel::{Dots, Lanes, Loops, Tile};
+use super::pack;
 
 const MAX_ROWS: usize = 4;
 const MAX_COLS: usize = 8;
 
-pub(super) static LOOPS: Loops = Loops {
+pub(super) static LOOPS: Loops = F32_LOOPS;
+/// For bf16 operands, which are widened where they are packed.
+pub(super) static WIDENING_LOOPS: Loops = Loops { pack: pack::widening::<MAX_COLS>, ..F32_LOOPS };
+
+const F32_LOOPS: Loops = Loops {
     max_rows: MAX_ROWS,
     max_cols: MAX_COLS,
     lanes: MAX_COLS,
@@ -13,7 +18,7 @@ pub(super) static LOOPS: Loops = Loops {
     k_block: 384,
     m_block: 120,
     tile,
-    pack,
+    pack: pack_lanes,
     dots,
 };
 
@@ -80,7 +85,7 @@ pub(super) unsafe fn update(c: *mut f32, alpha: f32, sum: f32, beta: f32) {
 
 /// # Safety
 /// See [`Lanes`].
-unsafe fn pack(l: &Lanes) {
+unsafe fn pack_lanes(l: &Lanes) {
     // SAFETY: the contract is the same.
     unsafe { gather::<MAX_COLS>(l) };
 }

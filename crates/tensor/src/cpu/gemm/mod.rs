@@ -1,4 +1,4 @@
-//! Single-precision matrix product `C ← beta·C + alpha·A·B` on the CPU.
+//! Matrix product `C ← beta·C + alpha·A·B` on the CPU, of `f32` or bf16, with sums in `f32`.
 //!
 //! The blocking follows Goto and van de Geijn, 2008, <https://doi.org/10.1145/1356052.1356053>, as arranged in BLIS
 //! (Van Zee and van de Geijn, 2015, <https://doi.org/10.1145/2764454>): panels of `B` and blocks of `A` are copied
@@ -27,19 +27,22 @@ mod kernel_avx512_bf16;
 mod kernel_avx2;
 #[allow(unsafe_code)]
 mod kernel_portable;
+#[allow(unsafe_code)]
 mod scratch;
-mod bf16;
+mod rounded;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
 mod tests;
 
-pub use bf16::gemm_bf16;
 pub use kernel::{Kernel, SelectError};
 
 use blocked::{Problem, SharedMut};
 use kernel::Loops;
 use pack::Source;
+
+use super::element::Element;
+use crate::DType;
 
 /// A read-only strided view of a matrix: element `(i, j)` is `data[i * row_stride + j * col_stride]`.
 #[derive(Clone, Copy, Debug)]
@@ -77,16 +80,16 @@ impl<'a, T> MatRef<'a, T> {
 
 /// A writable row-major matrix: element `(i, j)` is `data[i * row_stride + j]`.
 #[derive(Debug)]
-pub struct MatMut<'a> {
+pub struct MatMut<'a, T = f32> {
     /// The elements; starts at element `(0, 0)`.
-    pub data: &'a mut [f32],
+    pub data: &'a mut [T],
     /// Elements between the starts of neighbouring rows, at least the number of columns.
     pub row_stride: usize,
 }
 
-impl<'a> MatMut<'a> {
+impl<'a, T> MatMut<'a, T> {
     /// A dense row-major matrix of `n_cols` columns.
-    pub fn row_major(data: &'a mut [f32], n_cols: usize) -> Self {
+    pub fn row_major(data: &'a mut [T], n_cols: usize) -> Self {
         Self { data, row_stride: n_cols }
     }
 }
@@ -102,7 +105,8 @@ pub enum Parallel {
 
 /// `C ← beta·C + alpha·A·B` with the fastest kernel of this machine.
 ///
-/// `beta = 0` never reads `C`, and `alpha = 0` never reads `A` or `B`.
+/// Products and sums are in `f32`, and rounded once if `C` is of bf16. `beta = 0` never reads `C`, and `alpha = 0` never
+/// reads `A` or `B`. With AVX-512 BF16 subnormal numbers in bf16 operands count as zero.
 ///
 /// # Shapes
 /// `a: [m, k]`, `b: [k, n]`, `c: [m, n]`.
@@ -111,12 +115,22 @@ pub enum Parallel {
 /// If a view does not hold its matrix, or rows of `c` overlap.
 #[track_caller]
 #[expect(clippy::too_many_arguments, reason = "the signature of BLAS, known to every reader")]
-pub fn gemm(m: usize, n: usize, k: usize, alpha: f32, a: MatRef, b: MatRef, beta: f32, c: MatMut, parallel: Parallel) {
+pub fn gemm<T: Element, C: Element>(
+    m: usize,
+    n: usize,
+    k: usize,
+    alpha: f32,
+    a: MatRef<T>,
+    b: MatRef<T>,
+    beta: f32,
+    c: MatMut<C>,
+    parallel: Parallel,
+) {
     gemm_with(Kernel::current(), Product { m, n, k, alpha, a, b, beta, c }, parallel);
 }
 
 /// One product and its operands; checked by [`gemm_with`] before any pointer is formed.
-struct Product<'a, T = f32> {
+struct Product<'a, T = f32, C = f32> {
     m: usize,
     n: usize,
     k: usize,
@@ -124,38 +138,41 @@ struct Product<'a, T = f32> {
     a: MatRef<'a, T>,
     b: MatRef<'a, T>,
     beta: f32,
-    c: MatMut<'a>,
+    c: MatMut<'a, C>,
 }
 
 /// [`gemm`] with a kernel of the caller's choice.
 #[track_caller]
-fn gemm_with(kernel: Kernel, product: Product, parallel: Parallel) {
+fn gemm_with<T: Element, C: Element>(kernel: Kernel, product: Product<T, C>, parallel: Parallel) {
     assert!(kernel.is_available(), "gemm: this machine cannot run the {} kernel", kernel.name());
-    product.run(kernel.loops(), parallel);
+    product.run(kernel.loops(T::DTYPE), parallel);
 }
 
-impl<T: Copy> Product<'_, T> {
+impl<T: Element, C: Element> Product<'_, T, C> {
     /// Checks all bounds and computes, with loops for elements of type `T` that this machine can run.
     #[track_caller]
     fn run(mut self, loops: &'static Loops, parallel: Parallel) {
         if self.is_trivial() {
             return scale(self.m, self.n, self.beta, &mut self.c);
         }
-        let Self { m, n, k, alpha, a, b, beta, c } = self;
-        let problem = Problem {
-            m,
-            n,
-            k,
-            alpha,
-            a: a.source(k),
-            b: b.transposed().source(k),
-            beta,
-            c: SharedMut(c.data.as_mut_ptr()),
-            c_row_stride: c.row_stride,
-        };
+        if C::DTYPE != DType::F32 {
+            let is_skinny = skinny::takes(loops, &self.problem(std::ptr::null_mut()));
+            // Sums that are not complete in one block must not be rounded in between.
+            if is_skinny || blocked::n_step_blocks(loops, self.k) > 1 {
+                return rounded::run(self, loops, parallel);
+            }
+        }
+        let c = self.c.data.as_mut_ptr();
+        let problem = self.problem(c);
         if !skinny::run(loops, &problem, parallel) {
             blocked::run(loops, &problem, parallel);
         }
+    }
+
+    /// The product in terms of addresses; `c` is that of `C`.
+    fn problem(&self, c: *mut C) -> Problem<C> {
+        let Self { m, n, k, alpha, a, b, beta, c: MatMut { row_stride: c_row_stride, .. } } = *self;
+        Problem { m, n, k, alpha, a: a.source(k), b: b.transposed().source(k), beta, c: SharedMut(c), c_row_stride }
     }
 
     /// Checks all bounds; true if the operands contribute nothing.
@@ -191,15 +208,15 @@ fn check_view(name: &str, [rows, cols]: [usize; 2], len: usize, row_stride: usiz
 }
 
 /// `C ← beta·C`.
-fn scale(m: usize, n: usize, beta: f32, c: &mut MatMut) {
+fn scale<C: Element>(m: usize, n: usize, beta: f32, c: &mut MatMut<C>) {
     if n == 0 {
         return;
     }
     for row in c.data.chunks_mut(c.row_stride.max(n)).take(m) {
         if beta == 0.0 {
-            row[..n].fill(0.0);
+            row[..n].fill(C::narrow(0.0));
         } else {
-            row[..n].iter_mut().for_each(|x| *x *= beta);
+            row[..n].iter_mut().for_each(|x| *x = C::narrow(x.widen() * beta));
         }
     }
 }

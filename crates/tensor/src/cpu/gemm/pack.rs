@@ -2,7 +2,10 @@
 
 use std::ops::Range;
 
+use half::bf16;
+
 use super::kernel::{Lanes, Loops};
+use crate::cpu::element::Element;
 
 /// Strided access to an operand in terms of *lanes* (rows of `A`, columns of `B`) and the summation index.
 #[derive(Clone, Copy)]
@@ -61,5 +64,22 @@ pub(super) unsafe fn strip(
                 dst_stride: width,
             });
         }
+    }
+}
+
+/// Packs bf16 as `f32`, for vectors of `WIDTH` lanes.
+///
+/// # Safety
+/// See [`Lanes`].
+pub(super) unsafe fn widening<const WIDTH: usize>(l: &Lanes) {
+    let src = l.src.cast::<bf16>();
+    for p in 0..l.n_k {
+        let mut step = [0.0; WIDTH];
+        for (lane, x) in step.iter_mut().enumerate().take(l.n_lanes) {
+            // SAFETY: inside the source.
+            *x = unsafe { *src.add(lane * l.lane_stride + p * l.k_stride) }.widen();
+        }
+        // SAFETY: `dst` has room for a whole vector at each step.
+        unsafe { l.dst.add(p * l.dst_stride).cast::<[f32; WIDTH]>().write_unaligned(step) };
     }
 }

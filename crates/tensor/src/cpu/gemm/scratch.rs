@@ -18,12 +18,14 @@ pub(super) enum Slot {
     RowBlock,
     /// One strip of `B` for one task.
     ColumnStrip,
+    /// Sums that are rounded later.
+    Sums,
 }
 
 thread_local! {
     // An attention layer makes thousands of products of microseconds each: allocating and faulting in fresh pages
     // for every one would cost more than the arithmetic. The contents never outlive a call.
-    static IDLE: [Cell<Vec<Line>>; 3] = const { [const { Cell::new(Vec::new()) }; 3] };
+    static IDLE: [Cell<Vec<Line>>; 4] = const { [const { Cell::new(Vec::new()) }; 4] };
 }
 
 /// A buffer on loan from its thread; given back when dropped.
@@ -45,6 +47,12 @@ impl Scratch {
             lines.resize(n_lines, Line([0.0; LINE_LEN]));
         }
         Self { lines, slot }
+    }
+
+    /// The floats, at least as many as were asked for.
+    pub(super) fn as_mut_slice(&mut self) -> &mut [f32] {
+        // SAFETY: lines are floats without gaps.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.lines.len() * LINE_LEN) }
     }
 
     /// The start of the buffer, aligned to a cache line.

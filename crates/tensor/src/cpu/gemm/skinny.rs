@@ -8,38 +8,65 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::Parallel;
-use super::blocked::Problem;
+use super::blocked::{Problem, SharedMut};
 use super::kernel::{Dots, Loops, MAX_DOT_ROWS};
 use super::pack::Source;
 use super::scratch::{Scratch, Slot};
 use super::split::Split;
+use crate::DType;
+use crate::cpu::element::Element;
 
 /// Multiply-adds below which a product stays on one thread.
 const PARALLEL_WORK: usize = 1 << 20;
 /// Tasks per thread, so that a thread which the system holds up does not hold up the others.
 const TASKS_PER_THREAD: usize = 4;
 
-/// Computes the product, with loops that this machine can run, if it is of this kind, else returns false.
-pub(super) fn run(loops: &'static Loops, problem: &Problem, parallel: Parallel) -> bool {
-    let &Problem { m, n, k, alpha, a, b, beta, c, c_row_stride } = problem;
-    // Few rows of A against the columns of B, or few columns of B against the rows of A.
-    let (n_few, few, n_many, many, c_few_stride, c_many_stride) = if m <= MAX_DOT_ROWS && b.k_stride == 1 && m <= n {
-        (m, a, n, b, c_row_stride, 1)
-    } else if n <= MAX_DOT_ROWS && a.k_stride == 1 && n < m {
-        (n, b, m, a, 1, c_row_stride)
-    } else {
-        return false;
-    };
+/// The two sides of a product of this kind.
+struct Sides {
+    n_few: usize,
+    few: Source,
+    n_many: usize,
+    many: Source,
+    c_few_stride: usize,
+    c_many_stride: usize,
+}
+
+impl Sides {
+    /// Few rows of A against the columns of B, or few columns of B against the rows of A.
+    fn of<C>(loops: &Loops, problem: &Problem<C>) -> Option<Self> {
+        let &Problem { m, n, a, b, c_row_stride, .. } = problem;
+        let sides = if m <= MAX_DOT_ROWS && b.k_stride == 1 && m <= n {
+            Sides { n_few: m, few: a, n_many: n, many: b, c_few_stride: c_row_stride, c_many_stride: 1 }
+        } else if n <= MAX_DOT_ROWS && a.k_stride == 1 && n < m {
+            Sides { n_few: n, few: b, n_many: m, many: a, c_few_stride: 1, c_many_stride: c_row_stride }
+        } else {
+            return None;
+        };
+        let can_copy = sides.few.k_stride == 1 || sides.few.element_size == size_of::<f32>();
+        (can_copy && sides.many.element_size == loops.element_size()).then_some(sides)
+    }
+}
+
+/// Whether [`run`] would compute the product if `C` were of `f32`.
+pub(super) fn takes<C>(loops: &Loops, problem: &Problem<C>) -> bool {
+    Sides::of(loops, problem).is_some()
+}
+
+/// Computes the product, with loops that this machine can run, if it is of this kind and `C` of `f32`, else returns
+/// false.
+pub(super) fn run<C: Element>(loops: &'static Loops, problem: &Problem<C>, parallel: Parallel) -> bool {
+    let &Problem { k, alpha, beta, c, .. } = problem;
+    let Some(sides) = Sides::of(loops, problem).filter(|_| C::DTYPE == DType::F32) else { return false };
+    let Sides { n_few, few, n_many, many, c_few_stride, c_many_stride } = sides;
+    let c = SharedMut(c.get().cast::<f32>());
 
     let mut copy;
     let x = if few.k_stride == 1 {
         few
-    } else if few.element_size == size_of::<f32>() {
-        copy = Scratch::take(Slot::RowBlock, n_few * k);
-        // SAFETY: the views hold `n_few × k`, which was checked at entry, and the scratch has room for them.
-        unsafe { contiguous_lanes(few, n_few, copy.as_mut_ptr()) }
     } else {
-        return false;
+        copy = Scratch::take(Slot::RowBlock, n_few * k);
+        // SAFETY: the views hold `n_few × k` of `f32`, which was checked at entry, and the scratch has room for them.
+        unsafe { contiguous_lanes(few, n_few, copy.as_mut_ptr()) }
     };
     let dots = |js: Range<usize>| {
         // SAFETY: the views hold `n_few × k`, `n_many × k` and all of `c`, which was checked at entry; tasks write to

@@ -292,25 +292,45 @@ fn check_bf16(m: usize, n: usize, k: usize, a: (Vec<f32>, [usize; 2]), b: (Vec<f
     let before = random(m * n, 3);
     let mut expected = before.clone();
     naive(m, n, k, 0.5, view(&a), view(&b), 0.3, MatMut::row_major(&mut expected, n));
-    let product = |native: bool, parallel: Parallel| {
+    let product = |kernel: Kernel, parallel: Parallel| {
         let mut c = before.clone();
         let a = MatRef { data: &a_data[..], row_stride: a.1[0], col_stride: a.1[1] };
         let b = MatRef { data: &b_data[..], row_stride: b.1[0], col_stride: b.1[1] };
         let out = MatMut::row_major(&mut c, n);
-        if native {
-            gemm_bf16(m, n, k, 0.5, a, b, 0.3, out, parallel);
-        } else {
-            super::bf16::widened(Product { m, n, k, alpha: 0.5, a, b, beta: 0.3, c: out }, parallel);
-        }
+        gemm_with(kernel, Product { m, n, k, alpha: 0.5, a, b, beta: 0.3, c: out }, parallel);
         c
     };
-    let native = product(true, Parallel::Serial);
-    assert!(native == product(true, Parallel::Rayon), "[{m}, {n}, {k}] in parallel");
-    for c in [native, product(false, Parallel::Serial)] {
+    for kernel in Kernel::ALL.into_iter().filter(|kernel| kernel.is_available()) {
+        let c = product(kernel, Parallel::Serial);
+        assert!(c == product(kernel, Parallel::Rayon), "[{m}, {n}, {k}] in parallel, {}", kernel.name());
         for (got, want) in c.iter().zip(&expected) {
             // Operands are below 1 in size, so `k` bounds the sum of products.
             let tolerance = (k + 4) as f32 * f32::EPSILON * (k as f32 + 1.0);
             assert!((got - want).abs() <= tolerance, "[{m}, {n}, {k}]: {got}, not {want} ± {tolerance}");
+        }
+    }
+}
+
+#[test]
+fn a_product_in_bf16_is_the_rounded_product_in_f32() {
+    for (m, n, k) in [(1, 40, 37), (40, 1, 12), (31, 70, 33), (100, 67, 5001), (300, 200, 40), (3, 4, 0)] {
+        let [a, b] = [(m * k, 1), (k * n, 2)]
+            .map(|(len, seed)| random(len, seed).into_iter().map(bf16::from_f32).collect::<Vec<_>>());
+        let (a, b) = (MatRef::row_major(&a, k), MatRef::row_major(&b, n));
+        for kernel in Kernel::ALL.into_iter().filter(|kernel| kernel.is_available()) {
+            for beta in [0.0, 1.0] {
+                let before: Vec<bf16> = random(m * n, 3).into_iter().map(bf16::from_f32).collect();
+                let mut exact: Vec<f32> = before.iter().map(|x| x.to_f32()).collect();
+                let out = MatMut::row_major(&mut exact, n);
+                gemm_with(kernel, Product { m, n, k, alpha: 0.5, a, b, beta, c: out }, Parallel::Rayon);
+                for parallel in [Parallel::Serial, Parallel::Rayon] {
+                    let mut c = before.clone();
+                    let out = MatMut::row_major(&mut c, n);
+                    gemm_with(kernel, Product { m, n, k, alpha: 0.5, a, b, beta, c: out }, parallel);
+                    let expected: Vec<bf16> = exact.iter().map(|&x| bf16::from_f32(x)).collect();
+                    assert!(c == expected, "[{m}, {n}, {k}], beta {beta}, {}", kernel.name());
+                }
+            }
         }
     }
 }

@@ -1,32 +1,39 @@
 //! Each function and its derivative on one element, without branches, so that loops over it vectorise.
 
 use super::Activation;
+use crate::cpu::element::{Element, convert};
 use crate::cpu::simd::{exp, multiversion};
 use crate::cpu::threads::for_rows;
 
 /// `y = f(x)`.
-pub(super) fn forward(y: &mut [f32], x: &[f32], activation: Activation) {
+pub(super) fn forward<T: Element>(y: &mut [T], x: &[T], activation: Activation) {
     for_rows(y, x, 1, |y, x| forward_task(y, x, activation));
 }
 
 multiversion! {
-    fn forward_task(y: &mut [f32], x: &[f32], activation: Activation) {
+    fn forward_task<T: Element>(y: &mut [T], x: &[T], activation: Activation) {
         match activation {
-            Activation::GeluTanh => zip(y, x, |_, x| gelu_tanh(x)),
-            Activation::GeluErf => zip(y, x, |_, x| gelu_erf(x)),
-            Activation::Silu => zip(y, x, |_, x| silu(x)),
-            Activation::Relu => zip(y, x, |_, x| relu(x)),
+            Activation::GeluTanh => map(y, x, gelu_tanh),
+            Activation::GeluErf => map(y, x, gelu_erf),
+            Activation::Silu => map(y, x, silu),
+            Activation::Relu => map(y, x, relu),
         }
     }
 }
 
+/// `dx = dy · f′(x)`.
+pub(super) fn backward<D: Element, T: Element>(dx: &mut [D], dy: &[T], x: &[T], activation: Activation) {
+    for_rows(dx, dy, 1, |dx, dy| convert(dx, dy));
+    backward_in_place(dx, x, activation);
+}
+
 /// `dy ← dy · f′(x)`: the gradient of `y` becomes that of `x`.
-pub(super) fn backward_in_place(dy: &mut [f32], x: &[f32], activation: Activation) {
+pub(super) fn backward_in_place<D: Element, T: Element>(dy: &mut [D], x: &[T], activation: Activation) {
     for_rows(dy, x, 1, |dy, x| backward_task(dy, x, activation));
 }
 
 multiversion! {
-    fn backward_task(dy: &mut [f32], x: &[f32], activation: Activation) {
+    fn backward_task<D: Element, T: Element>(dy: &mut [D], x: &[T], activation: Activation) {
         match activation {
             Activation::GeluTanh => zip(dy, x, |dy, x| dy * gelu_tanh_derivative(x)),
             Activation::GeluErf => zip(dy, x, |dy, x| dy * gelu_erf_derivative(x)),
@@ -37,9 +44,16 @@ multiversion! {
 }
 
 #[inline(always)]
-fn zip(y: &mut [f32], x: &[f32], f: impl Fn(f32, f32) -> f32) {
-    for (y, &x) in y.iter_mut().zip(x) {
-        *y = f(*y, x);
+fn map<T: Element>(y: &mut [T], x: &[T], f: impl Fn(f32) -> f32) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y = T::narrow(f(x.widen()));
+    }
+}
+
+#[inline(always)]
+fn zip<D: Element, T: Element>(y: &mut [D], x: &[T], f: impl Fn(f32, f32) -> f32) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y = D::narrow(f(y.widen(), x.widen()));
     }
 }
 

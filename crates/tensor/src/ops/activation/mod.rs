@@ -6,6 +6,7 @@ pub(in crate::ops) mod cuda;
 #[cfg(test)]
 mod tests;
 
+use crate::cpu::element::{Element, for_dtype};
 use crate::tensor::OnTape;
 use crate::{Device, Tensor};
 
@@ -35,7 +36,7 @@ pub enum Activation {
 pub fn activation(x: &Tensor, activation: Activation) -> Tensor {
     let mut y = Tensor::unspecified_on(x.device(), x.shape(), x.dtype());
     match x.device() {
-        Device::Cpu => cpu::forward(y.f32s_mut(), x.f32s(), activation),
+        Device::Cpu => for_dtype!(x.dtype(), T => cpu::forward(T::of_mut(&mut y), T::of(x), activation)),
         Device::Cuda(_) => cuda::forward(&mut y, x, activation),
     }
 
@@ -44,12 +45,14 @@ pub fn activation(x: &Tensor, activation: Activation) -> Tensor {
         let in_place = dy.is_unique() && dy.dtype() == x_.gradient_dtype();
         let dx = match (x_.device(), in_place) {
             (Device::Cpu, true) => {
-                cpu::backward_in_place(dy.f32s_mut(), x_.f32s(), activation);
+                for_dtype!(x_.dtype(), T => cpu::backward_in_place(T::of_mut(&mut dy), T::of(&x_), activation));
                 dy
             }
             (Device::Cpu, false) => {
-                let mut dx = Tensor::copied_from(x_.shape(), dy.f32s());
-                cpu::backward_in_place(dx.f32s_mut(), x_.f32s(), activation);
+                let mut dx = x_.new_gradient();
+                for_dtype!(dx.dtype(), D => for_dtype!(x_.dtype(), T => {
+                    cpu::backward(D::of_mut(&mut dx), T::of(&dy), T::of(&x_), activation);
+                }));
                 dx
             }
             (Device::Cuda(_), true) => {

@@ -1,10 +1,9 @@
 //! One loop over four arrays; what is the same for all elements is computed before it, in f64.
 
-use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
 use super::{AdamW, AdamWTensors};
-use crate::DType;
+use crate::cpu::element::{Element, convert, for_dtype};
 use crate::cpu::simd::multiversion;
 use crate::cpu::threads::rows_per_task;
 
@@ -48,7 +47,18 @@ pub(super) fn clip_scale(norm: f64, limit: f64) -> f64 {
 /// Updates one parameter; `norm` is finite.
 pub(super) fn update(tensors: &mut AdamWTensors<'_>, settings: &AdamW, numbers: &[f32], norm: f32) {
     let factors = Factors::new(settings, numbers, norm, tensors.weight_decay);
+    match tensors.compute.take() {
+        Some(compute) => for_dtype!(compute.dtype(), T => update_in_chunks(tensors, T::of_mut(compute), factors)),
+        None => update_in_chunks::<f32>(tensors, &mut [], factors),
+    }
+}
+
+/// Updates one parameter, and the copy of it if that is not empty.
+fn update_in_chunks<T: Element>(tensors: &mut AdamWTensors<'_>, compute: &mut [T], factors: Factors) {
     let chunk = rows_per_task(1);
+    let n_tasks = tensors.parameter.len().div_ceil(chunk);
+    let mut copies: Vec<&mut [T]> = compute.chunks_mut(chunk).collect();
+    copies.resize_with(n_tasks, Default::default);
     tensors
         .parameter
         .f32s_mut()
@@ -56,13 +66,12 @@ pub(super) fn update(tensors: &mut AdamWTensors<'_>, settings: &AdamW, numbers: 
         .zip(tensors.gradient.f32s().par_chunks(chunk))
         .zip(tensors.first_moment.f32s_mut().par_chunks_mut(chunk))
         .zip(tensors.second_moment.f32s_mut().par_chunks_mut(chunk))
-        .for_each(|(((theta, g), m), v)| update_task(theta, g, m, v, factors));
-    let parameter = tensors.parameter.f32s();
-    match &mut tensors.compute {
-        Some(compute) if compute.dtype() == DType::Bf16 => compute.bf16s_mut().convert_from_f32_slice(parameter),
-        Some(compute) => compute.f32s_mut().copy_from_slice(parameter),
-        None => {}
-    }
+        .zip(copies)
+        .for_each(|((((theta, g), m), v), copy)| {
+            update_task(theta, g, m, v, factors);
+            // While the chunk is in the cache.
+            convert(copy, theta);
+        });
 }
 
 multiversion! {

@@ -1,11 +1,12 @@
 //! Sum of two tensors of one shape: the residual connection.
 
-mod cpu;
+pub(in crate::ops) mod cpu;
 #[allow(unsafe_code)]
 pub(in crate::ops) mod cuda;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::cpu::element::{Element, for_dtype};
 use crate::cuda::blas::column_sums;
 use crate::ops::cast::{as_gradient, cast};
 use crate::ops::linear::column_sums_on_cpu;
@@ -25,7 +26,7 @@ pub fn add(x: &Tensor, y: &Tensor) -> Tensor {
     assert!(x.dtype() == y.dtype(), "add: x is of {}, so y must be too, not of {}", x.dtype(), y.dtype());
     let mut sum = Tensor::unspecified_on(x.device(), x.shape(), x.dtype());
     match x.device() {
-        Device::Cpu => cpu::add(sum.f32s_mut(), x.f32s(), y.f32s()),
+        Device::Cpu => for_dtype!(x.dtype(), T => cpu::add(T::of_mut(&mut sum), T::of(x), T::of(y))),
         Device::Cuda(_) => cuda::add(&mut sum, x, y),
     }
     on_tape(sum, x, y)
@@ -38,6 +39,12 @@ pub(in crate::ops) fn on_tape(sum: Tensor, x: &Tensor, y: &Tensor) -> Tensor {
 
 /// The sums of the columns of a gradient, if who completes it also sums them; else there is nothing in it.
 pub(in crate::ops) type SumsOfColumns = Arc<Mutex<Option<Tensor>>>;
+
+/// `sums` if the norm behind a sum with `bias` is to leave the sums of the columns there: on a GPU, where it has the
+/// gradient in registers. On the CPU they are a pass of their own, by all cores.
+pub(in crate::ops) fn summing(bias: Option<&Tensor>, sums: SumsOfColumns) -> Option<SumsOfColumns> {
+    bias.filter(|bias| bias.is_tracked() && bias.device() != Device::Cpu).map(|_| sums)
+}
 
 /// Puts `x + y + bias` on the tape, with one `bias: [d]` for all rows, whose gradient is the sum of the columns of the
 /// sum's.
@@ -57,8 +64,8 @@ pub(in crate::ops) fn with_bias_on_tape(
                 (Some(dbias), _) => sink.add(&bias, cast(&dbias, bias.gradient_dtype())),
                 (None, Device::Cpu) => {
                     let mut dbias = Tensor::unspecified(bias.shape(), DType::F32);
-                    column_sums_on_cpu(dbias.f32s_mut(), dsum.f32s());
-                    sink.add(&bias, dbias);
+                    for_dtype!(dsum.dtype(), T => column_sums_on_cpu(dbias.f32s_mut(), T::of(&dsum)));
+                    sink.add(&bias, cast(&dbias, bias.gradient_dtype()));
                 }
                 (None, Device::Cuda(_)) => sink.accumulate(&bias, |dbias, beta| column_sums(dbias, beta, &dsum)),
             }
@@ -81,7 +88,9 @@ pub fn add_with_bias(x: &Tensor, y: &Tensor, bias: Option<&Tensor>) -> Tensor {
     check_bias("add_with_bias", x, y, bias);
     let mut sum = Tensor::unspecified_on(x.device(), x.shape(), x.dtype());
     match x.device() {
-        Device::Cpu => cpu::add_with_bias(sum.f32s_mut(), x.f32s(), y.f32s(), bias.f32s()),
+        Device::Cpu => for_dtype!(x.dtype(), T => {
+            cpu::add_with_bias(T::of_mut(&mut sum), T::of(x), T::of(y), T::of(bias));
+        }),
         Device::Cuda(_) => cuda::add_with_bias(&mut sum, x, y, bias),
     }
     with_bias_on_tape(sum, x, y, Some(bias), SumsOfColumns::default())
@@ -110,7 +119,7 @@ pub(crate) fn add_into(mut sum: Tensor, x: &Tensor) -> Tensor {
     }
     assert!(sum.dtype() == x.dtype(), "add_into: {} into a sum of {}", x.dtype(), sum.dtype());
     match sum.device() {
-        Device::Cpu => cpu::add_into(sum.f32s_mut(), x.f32s()),
+        Device::Cpu => for_dtype!(x.dtype(), T => cpu::add_into(T::of_mut(&mut sum), T::of(x))),
         Device::Cuda(_) => cuda::add_into(&mut sum, x),
     }
     sum

@@ -1,16 +1,16 @@
-//! The residual connection and the norm behind it: one pass over memory on a GPU, where the sum is normalised while it is
-//! in registers.
+//! The residual connection and the norm behind it: one pass over memory, because the sum is normalised while it is in
+//! registers or the cache.
 //!
 //! The sum and the norm are two nodes of the tape, those of [`add_with_bias`](super::add_with_bias()) and of the norm. The
-//! bias of the branch is added here, not in the product before: the norm's backward pass completes the gradient of the sum,
-//! of which that of the bias is the sum of the columns, while it has it in registers.
+//! bias of the branch is added here, not in the product before: on a GPU, the norm's backward pass completes the gradient of
+//! the sum, of which that of the bias is the sum of the columns, while it has it in registers.
 
 #[cfg(test)]
 mod tests;
 
-use super::add::{add_with_bias, check_bias};
+use super::add::check_bias;
 use super::{layer_norm, rms_norm};
-use crate::{DType, Device, Tensor};
+use crate::{DType, Tensor};
 
 /// `sum = x + y + y_bias` and [`rms_norm`](super::rms_norm()) of the sum, as rounded to its dtype.
 ///
@@ -22,14 +22,7 @@ use crate::{DType, Device, Tensor};
 #[track_caller]
 pub fn add_rms_norm(x: &Tensor, y: &Tensor, y_bias: Option<&Tensor>, gain: &Tensor, eps: f32) -> (Tensor, Tensor) {
     check("add_rms_norm", [x, y], y_bias, &[("gain", Some(gain))]);
-    match x.device() {
-        Device::Cpu => {
-            let sum = add_with_bias(x, y, y_bias);
-            let normed = rms_norm(&sum, gain, eps);
-            (sum, normed)
-        }
-        Device::Cuda(_) => rms_norm::add_on_gpu(x, y, y_bias, gain, eps),
-    }
+    rms_norm::add_and_norm(x, y, y_bias, gain, eps)
 }
 
 /// `sum = x + y + y_bias` and [`layer_norm`](super::layer_norm()) of the sum, as rounded to its dtype.
@@ -49,14 +42,7 @@ pub fn add_layer_norm(
     eps: f32,
 ) -> (Tensor, Tensor) {
     check("add_layer_norm", [x, y], y_bias, &[("gain", Some(gain)), ("bias", bias)]);
-    match x.device() {
-        Device::Cpu => {
-            let sum = add_with_bias(x, y, y_bias);
-            let normed = layer_norm(&sum, gain, bias, eps);
-            (sum, normed)
-        }
-        Device::Cuda(_) => layer_norm::add_on_gpu(x, y, y_bias, gain, bias, eps),
-    }
+    layer_norm::add_and_norm(x, y, y_bias, gain, bias, eps)
 }
 
 #[track_caller]

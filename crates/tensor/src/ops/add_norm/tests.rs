@@ -1,5 +1,5 @@
 use super::*;
-use crate::ops::{add, layer_norm as layer, pull_back, rms_norm as rms};
+use crate::ops::{add, add_with_bias, layer_norm as layer, pull_back, rms_norm as rms};
 use crate::testing::{Tolerance, assert_close, cases, check_gradients, placed, random};
 
 type Function<'a> = &'a dyn Fn(&[Tensor; 5]) -> (Tensor, Tensor);

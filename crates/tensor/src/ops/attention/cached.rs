@@ -1,7 +1,7 @@
 //! Attention to keys and values that were computed before: prefill and decoding.
 
 use super::{Heads, cpu, cuda};
-use crate::{DType, Device, Tensor};
+use crate::{DType, Device, Tensor, ops};
 
 /// The keys and values of one layer for one sequence, wherever its activations are.
 #[derive(Debug, Default)]
@@ -41,7 +41,7 @@ impl Clone for KeyValueCache {
     }
 }
 
-/// [`cached_attention`] on any device. The dtype of the cache is that of the first `qkv_btc`.
+/// [`cached_attention`] on any device. On a GPU, the dtype of the cache is that of the first `qkv_btc`.
 ///
 /// # Shapes
 /// `qkv_btc: [1, t, (h + 2g)·e]`, already rotated → `[1, t, h·e]`.
@@ -103,7 +103,7 @@ fn check_one_sequence(qkv: &Tensor, heads: &Heads) -> usize {
 }
 
 /// Appends the keys and values of new positions to a layer's cache, and attends from the new positions to everything
-/// in it, causally. Equal to the last rows of [`attention`](super::attention) over the whole sequence.
+/// in it, causally. The cache is of f32 whatever the dtype of `qkv_btc`, which is that of the result. Equal to the last rows of [`attention`](super::attention) over the whole sequence.
 ///
 /// # Shapes
 /// `qkv_btc: [1, t, (h + 2g)·e]`, already rotated; `keys` and `values` hold `[n, g·e]` before and `[n + t, g·e]` after
@@ -133,6 +133,8 @@ pub fn cached_attention(
     );
 
     let past = keys.len() / kv_width;
+    let dtype = qkv_btc.dtype();
+    let qkv_btc = &ops::cast(qkv_btc, DType::F32);
     for row in qkv_btc.f32s().chunks_exact(heads.qkv_width()) {
         let (key, value) = row[heads.q_width()..].split_at(kv_width);
         keys.extend_from_slice(key);
@@ -148,5 +150,5 @@ pub fn cached_attention(
         past,
     };
     cpu::forward(&[sequence], heads, scale, y.f32s_mut(), &mut log_sum_exp);
-    y
+    ops::cast(&y, dtype)
 }

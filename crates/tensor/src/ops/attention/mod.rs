@@ -16,6 +16,7 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
+use crate::cpu::element::{Element, for_dtype};
 use crate::tensor::OnTape;
 use crate::{DType, Device, Tensor, ops};
 
@@ -57,15 +58,15 @@ pub fn attention_with(qkv_btc: &Tensor, heads: &Heads, options: &AttentionOption
     let problem = cuda::Problem { b, t, heads: *heads, causal, scale };
     let (y, log_sum_exp) = match qkv_btc.device() {
         Device::Cpu => {
-            let mut y = Tensor::unspecified(&[b, t, heads.q_width()], DType::F32);
+            let mut y = Tensor::unspecified(&[b, t, heads.q_width()], qkv_btc.dtype());
             let mut log_sum_exp = Tensor::unspecified(&[b, heads.n_kv_heads, t, heads.queries_per_kv()], DType::F32);
-            if is_for_tiles {
-                let sequence = |batch| cpu::Sequence::of_fused(qkv_btc.f32s(), heads, batch, t);
+            for_dtype!(qkv_btc.dtype(), T => if is_for_tiles {
+                let sequence = |batch| cpu::Sequence::of_fused(T::of(qkv_btc), heads, batch, t);
                 let sequences: Vec<_> = (0..b).map(sequence).collect();
-                cpu::forward(&sequences, heads, scale, y.f32s_mut(), log_sum_exp.f32s_mut());
+                cpu::forward(&sequences, heads, scale, T::of_mut(&mut y), log_sum_exp.f32s_mut());
             } else {
-                cpu::forward_with(&rule, qkv_btc.f32s(), heads, t, y.f32s_mut());
-            }
+                cpu::forward_with(&rule, T::of(qkv_btc), heads, t, T::of_mut(&mut y));
+            });
             (y, log_sum_exp)
         }
         Device::Cuda(_) => cuda::forward(&problem, &rule, qkv_btc),
@@ -75,13 +76,13 @@ pub fn attention_with(qkv_btc: &Tensor, heads: &Heads, options: &AttentionOption
     Tensor::from_op(y, &[qkv_btc], move |dy, sink| {
         let dqkv = match qkv_.device() {
             Device::Cpu => {
-                let mut dqkv = Tensor::unspecified(qkv_.shape(), DType::F32);
-                if is_for_tiles {
-                    let saved = cpu::Saved { qkv: qkv_.f32s(), y: y_.f32s(), log_sum_exp: log_sum_exp.f32s() };
-                    cpu::backward(dy.f32s(), &saved, &heads, scale, t, dqkv.f32s_mut());
+                let mut dqkv = qkv_.new_gradient();
+                for_dtype!(dqkv.dtype(), D => for_dtype!(qkv_.dtype(), T => if is_for_tiles {
+                    let saved = cpu::Saved { qkv: T::of(&qkv_), y: T::of(&y_), log_sum_exp: log_sum_exp.f32s() };
+                    cpu::backward(T::of(&dy), &saved, &heads, scale, t, D::of_mut(&mut dqkv));
                 } else {
-                    cpu::backward_with(&rule, dy.f32s(), qkv_.f32s(), &heads, t, dqkv.f32s_mut());
-                }
+                    cpu::backward_with(&rule, T::of(&dy), T::of(&qkv_), &heads, t, D::of_mut(&mut dqkv));
+                }));
                 dqkv
             }
             Device::Cuda(_) => {

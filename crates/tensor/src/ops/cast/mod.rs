@@ -3,8 +3,8 @@
 #[allow(unsafe_code)]
 pub(in crate::ops) mod cuda;
 
-use half::slice::HalfFloatSliceExt;
-
+use crate::cpu::element::convert;
+use crate::cpu::threads::for_rows;
 use crate::tensor::OnTape;
 use crate::{DType, Device, Tensor};
 
@@ -23,8 +23,8 @@ pub fn cast(x: &Tensor, dtype: DType) -> Tensor {
     match (x.dtype(), dtype, x.device()) {
         (DType::U32, ..) | (_, DType::U32, _) => panic!("cast: no conversion from {} to {dtype}", x.dtype()),
         (_, _, Device::Cuda(_)) => cuda::cast(&mut y, x),
-        (_, DType::Bf16, Device::Cpu) => y.bf16s_mut().convert_from_f32_slice(x.f32s()),
-        (_, DType::F32, Device::Cpu) => x.bf16s().convert_to_f32_slice(y.f32s_mut()),
+        (_, DType::Bf16, Device::Cpu) => for_rows(y.bf16s_mut(), x.f32s(), 1, convert),
+        (_, DType::F32, Device::Cpu) => for_rows(y.f32s_mut(), x.bf16s(), 1, convert),
     }
     y
 }

@@ -3,9 +3,10 @@
 use rayon::prelude::*;
 
 use super::IGNORED;
+use crate::cpu::element::{Element, convert};
 use crate::cpu::simd::{self, multiversion};
 use crate::cpu::threads::rows_per_task;
-use crate::{Device, Tensor};
+use crate::{DType, Device, Tensor};
 
 /// Exponentials that are summed in f32 before they are added in f64.
 const PARTIAL_SUM: usize = 1024;
@@ -45,7 +46,7 @@ pub(in crate::ops) fn check_targets(
 }
 
 /// The undivided loss.
-pub(super) fn loss(logits: &[f32], targets: &[u32], v: usize) -> f64 {
+pub(super) fn loss<T: Element>(logits: &[T], targets: &[u32], v: usize) -> f64 {
     let losses: Vec<f64> = logits
         .par_chunks_exact(v.max(1))
         .with_min_len(rows_per_task(v))
@@ -56,29 +57,48 @@ pub(super) fn loss(logits: &[f32], targets: &[u32], v: usize) -> f64 {
 }
 
 /// The loss of one row.
-pub(in crate::ops) fn loss_of_row(logits: &[f32], target: u32) -> f64 {
+pub(in crate::ops) fn loss_of_row<T: Element>(logits: &[T], target: u32) -> f64 {
     if target == IGNORED {
         return 0.0;
     }
     let (max, sum) = max_and_sum(logits);
-    sum.ln() + (f64::from(max) - f64::from(logits[target as usize]))
+    sum.ln() + (f64::from(max) - f64::from(logits[target as usize].widen()))
 }
 
 /// `dlogits = scale · (softmax(logits) − one_hot(target))`.
-pub(super) fn gradient(dlogits: &mut [f32], logits: &[f32], targets: &[u32], v: usize, scale: f32) {
+pub(super) fn gradient<D: Element, T: Element>(dlogits: &mut [D], logits: &[T], targets: &[u32], v: usize, scale: f32) {
     dlogits
         .par_chunks_exact_mut(v.max(1))
         .zip(logits.par_chunks_exact(v.max(1)))
         .zip(targets)
         .with_min_len(rows_per_task(v))
-        .for_each(|((dlogits, logits), &target)| {
-            dlogits.copy_from_slice(logits);
-            loss_and_gradient(dlogits, target, scale);
+        .for_each_init(Vec::new, |row, ((dlogits, logits), &target)| {
+            row.resize(v, 0.0);
+            convert(row, logits);
+            loss_and_gradient_of_row(row, target, scale);
+            convert(dlogits, row);
         });
 }
 
 /// The loss of one row, whose logits become `scale · (softmax(logits) − one_hot(target))`.
-pub(in crate::ops) fn loss_and_gradient(logits: &mut [f32], target: u32, scale: f32) -> f64 {
+/// `row` is memory to compute in.
+pub(in crate::ops) fn loss_and_gradient<T: Element>(
+    logits: &mut [T],
+    target: u32,
+    scale: f32,
+    row: &mut Vec<f32>,
+) -> f64 {
+    if T::DTYPE == DType::F32 {
+        return loss_and_gradient_of_row(bytemuck::cast_slice_mut(logits), target, scale);
+    }
+    row.resize(logits.len(), 0.0);
+    convert(row, logits);
+    let loss = loss_and_gradient_of_row(row, target, scale);
+    convert(logits, row);
+    loss
+}
+
+fn loss_and_gradient_of_row(logits: &mut [f32], target: u32, scale: f32) -> f64 {
     if target == IGNORED {
         logits.fill(0.0);
         return 0.0;
@@ -93,9 +113,9 @@ pub(in crate::ops) fn loss_and_gradient(logits: &mut [f32], target: u32, scale: 
 
 multiversion! {
     /// The maximum and `Σ exp(x − max)`.
-    fn max_and_sum(x: &[f32]) -> (f32, f64) {
+    fn max_and_sum<T: Element>(x: &[T]) -> (f32, f64) {
         let max = simd::max(x);
-        let partial = |x: &[f32]| f64::from(simd::sum_by(x.len(), |i| simd::exp(x[i] - max)));
+        let partial = |x: &[T]| f64::from(simd::sum_by(x.len(), |i| simd::exp(x[i].widen() - max)));
         (max, x.chunks(PARTIAL_SUM).map(partial).sum())
     }
 }

@@ -9,6 +9,7 @@ pub(in crate::ops) mod cuda;
 #[cfg(test)]
 mod tests;
 
+use crate::cpu::element::{Element, for_dtype};
 use crate::ops::sum_of_squares::cuda::sum;
 use crate::tensor::OnTape;
 use crate::{DType, Device, Tensor};
@@ -35,7 +36,8 @@ pub fn cross_entropy(logits_nv: &Tensor, targets_n: &Tensor, divisor: f32) -> Te
     let rows = cuda::Rows { n, first: 0, v, stride: v };
     let loss = match logits_nv.device() {
         Device::Cpu => {
-            let loss = cpu::loss(logits_nv.f32s(), targets_n.u32s(), v) / f64::from(divisor);
+            let loss = for_dtype!(logits_nv.dtype(), T => cpu::loss(T::of(logits_nv), targets_n.u32s(), v));
+            let loss = loss / f64::from(divisor);
             Tensor::from_f32(&[], vec![loss as f32])
         }
         Device::Cuda(_) => {
@@ -50,7 +52,9 @@ pub fn cross_entropy(logits_nv: &Tensor, targets_n: &Tensor, divisor: f32) -> Te
         let mut dlogits = logits_.new_gradient();
         let scale = dloss.item() / divisor;
         match logits_.device() {
-            Device::Cpu => cpu::gradient(dlogits.f32s_mut(), logits_.f32s(), targets.u32s(), v, scale),
+            Device::Cpu => for_dtype!(dlogits.dtype(), D => for_dtype!(logits_.dtype(), T => {
+                cpu::gradient(D::of_mut(&mut dlogits), T::of(&logits_), targets.u32s(), v, scale);
+            })),
             Device::Cuda(_) => cuda::gradient(&mut dlogits, &logits_, &targets, &rows, scale),
         }
         sink.add(&logits_, dlogits);
@@ -69,12 +73,13 @@ pub fn cross_entropy_in_place(logits_nv: &mut Tensor, targets_n: &Tensor, diviso
     assert!(!logits_nv.is_tracked(), "cross_entropy_in_place: tracked logits cannot be overwritten");
     let mut losses = Tensor::unspecified_on(logits_nv.device(), &[n], DType::F32);
     match logits_nv.device() {
-        Device::Cpu => {
-            let rows = logits_nv.f32s_mut().chunks_exact_mut(v.max(1)).zip(targets_n.u32s());
+        Device::Cpu => for_dtype!(logits_nv.dtype(), T => {
+            let mut row = Vec::new();
+            let rows = T::of_mut(logits_nv).chunks_exact_mut(v.max(1)).zip(targets_n.u32s());
             for (loss, (logits, &target)) in losses.f32s_mut().iter_mut().zip(rows) {
-                *loss = loss_and_gradient(logits, target, 1.0 / divisor) as f32;
+                *loss = loss_and_gradient(logits, target, 1.0 / divisor, &mut row) as f32;
             }
-        }
+        }),
         Device::Cuda(_) => {
             let rows = cuda::Rows { n, first: 0, v, stride: v };
             cuda::losses_and_gradient(&mut losses, logits_nv, targets_n, &rows, 1.0 / divisor);

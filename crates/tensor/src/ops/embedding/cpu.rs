@@ -2,11 +2,12 @@
 
 use rayon::prelude::*;
 
+use crate::cpu::element::Element;
 use crate::cpu::simd::multiversion;
 use crate::cpu::threads::rows_per_task;
 
 /// `y[i] = table[ids[i]]`.
-pub(super) fn gather(y: &mut [f32], ids: &[u32], table: &[f32], d: usize) {
+pub(super) fn gather<T: Element>(y: &mut [T], ids: &[u32], table: &[T], d: usize) {
     if y.is_empty() {
         return;
     }
@@ -20,7 +21,7 @@ pub(super) fn gather(y: &mut [f32], ids: &[u32], table: &[f32], d: usize) {
 }
 
 /// `dtable ← beta · dtable`, then `dtable[ids[i]] += dy[i]` for every `i` in order.
-pub(super) fn scatter_add(dtable: &mut [f32], beta: f32, ids: &[u32], dy: &[f32], d: usize) {
+pub(super) fn scatter_add<T: Element>(dtable: &mut [f32], beta: f32, ids: &[u32], dy: &[T], d: usize) {
     if dtable.is_empty() {
         return;
     }
@@ -48,11 +49,11 @@ fn scale(x: &mut [f32], beta: f32) {
 
 multiversion! {
     /// `dtable` starts with the row of `first_id`.
-    fn add_rows(dtable: &mut [f32], first_id: usize, occurrences: &[(u32, usize)], dy: &[f32], d: usize) {
+    fn add_rows<T: Element>(dtable: &mut [f32], first_id: usize, occurrences: &[(u32, usize)], dy: &[T], d: usize) {
         for &(id, i) in occurrences {
             let start = (id as usize - first_id) * d;
             for (dtable, dy) in dtable[start..start + d].iter_mut().zip(&dy[i * d..(i + 1) * d]) {
-                *dtable += dy;
+                *dtable += dy.widen();
             }
         }
     }

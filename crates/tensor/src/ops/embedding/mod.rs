@@ -6,6 +6,7 @@ pub(in crate::ops) mod cuda;
 #[cfg(test)]
 mod tests;
 
+use crate::cpu::element::{Element, for_dtype};
 use crate::{DType, Device, Tensor};
 
 // Dims: v vocabulary · d width of a row · c context length
@@ -35,7 +36,7 @@ pub fn embedding(ids: &Tensor, table_vd: &Tensor) -> Tensor {
                     ids.shape()
                 );
             }
-            cpu::gather(y.f32s_mut(), ids.u32s(), table_vd.f32s(), d);
+            for_dtype!(table_vd.dtype(), T => cpu::gather(T::of_mut(&mut y), ids.u32s(), T::of(table_vd), d));
         }
         Device::Cuda(_) => cuda::gather(&mut y, ids, table_vd, None),
     }
@@ -43,7 +44,9 @@ pub fn embedding(ids: &Tensor, table_vd: &Tensor) -> Tensor {
     let (ids_, table_) = (ids.clone(), table_vd.place());
     Tensor::from_op(y, &[table_vd], move |dy, sink| {
         sink.accumulate(&table_, |dtable, beta| match dy.device() {
-            Device::Cpu => cpu::scatter_add(dtable.f32s_mut(), beta, ids_.u32s(), dy.f32s(), d),
+            Device::Cpu => for_dtype!(dy.dtype(), T => {
+                cpu::scatter_add(dtable.f32s_mut(), beta, ids_.u32s(), T::of(&dy), d);
+            }),
             Device::Cuda(_) => cuda::scatter_add(dtable, beta, &ids_, &dy),
         });
     })

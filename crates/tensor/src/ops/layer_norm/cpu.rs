@@ -2,28 +2,30 @@
 
 use rayon::prelude::*;
 
+use crate::cpu::element::Element;
 use crate::cpu::simd::{multiversion, sum_by};
 use crate::cpu::threads::{rows_per_task, sum_rows};
+use crate::ops::add::cpu::{add_rows, add_rows_with_bias};
 use crate::ops::rms_norm::cpu::{backward_rows_per_task, blend};
 
 /// What forward writes: `y: [n, d]`, `mean: [n]`, `inv_std: [n]`.
-pub(super) struct Outputs<'a> {
-    pub(super) y: &'a mut [f32],
+pub(super) struct Outputs<'a, T> {
+    pub(super) y: &'a mut [T],
     pub(super) mean: &'a mut [f32],
     pub(super) inv_std: &'a mut [f32],
 }
 
 /// What backward needs of forward: `x: [n, d]`, `gain: [d]`, `mean: [n]`, `inv_std: [n]`.
 #[derive(Clone, Copy)]
-pub(super) struct Saved<'a> {
-    pub(super) x: &'a [f32],
+pub(super) struct Saved<'a, T> {
+    pub(super) x: &'a [T],
     pub(super) gain: &'a [f32],
     pub(super) mean: &'a [f32],
     pub(super) inv_std: &'a [f32],
 }
 
 /// Writes all outputs.
-pub(super) fn forward(outputs: Outputs<'_>, x: &[f32], gain: &[f32], bias: Option<&[f32]>, eps: f32) {
+pub(super) fn forward<T: Element>(outputs: Outputs<'_, T>, x: &[T], gain: &[f32], bias: Option<&[f32]>, eps: f32) {
     let d = gain.len();
     if x.is_empty() {
         return;
@@ -37,18 +39,48 @@ pub(super) fn forward(outputs: Outputs<'_>, x: &[f32], gain: &[f32], bias: Optio
         .for_each(|((y, (mean, inv_std)), x)| forward_rows(Outputs { y, mean, inv_std }, x, gain, bias, eps));
 }
 
+/// [`forward`] of `sum = x + addend + addend_bias`, while a task's rows of the sum are in the cache.
+pub(super) fn add_forward<T: Element>(
+    outputs: Outputs<'_, T>,
+    sum: &mut [T],
+    [x, addend]: [&[T]; 2],
+    addend_bias: Option<&[T]>,
+    gain: &[f32],
+    bias: Option<&[f32]>,
+    eps: f32,
+) {
+    let d = gain.len();
+    if x.is_empty() {
+        return;
+    }
+    let rows = rows_per_task(d);
+    outputs
+        .y
+        .par_chunks_mut(rows * d)
+        .zip(outputs.mean.par_chunks_mut(rows).zip(outputs.inv_std.par_chunks_mut(rows)))
+        .zip(sum.par_chunks_mut(rows * d))
+        .zip(x.par_chunks(rows * d).zip(addend.par_chunks(rows * d)))
+        .for_each(|(((y, (mean, inv_std)), sum), (x, addend))| {
+            match addend_bias {
+                Some(bias) => add_rows_with_bias(sum, x, addend, bias),
+                None => add_rows(sum, x, addend),
+            }
+            forward_rows(Outputs { y, mean, inv_std }, sum, gain, bias, eps);
+        });
+}
+
 multiversion! {
-    fn forward_rows(outputs: Outputs<'_>, x: &[f32], gain: &[f32], bias: Option<&[f32]>, eps: f32) {
+    fn forward_rows<T: Element>(outputs: Outputs<'_, T>, x: &[T], gain: &[f32], bias: Option<&[f32]>, eps: f32) {
         let d = gain.len();
         let rows = outputs.y.chunks_exact_mut(d).zip(x.chunks_exact(d));
         for (((y, x), mean), inv_std) in rows.zip(outputs.mean).zip(outputs.inv_std) {
-            let m = sum_by(d, |i| x[i]) / d as f32;
-            let variance = sum_by(d, |i| (x[i] - m) * (x[i] - m)) / d as f32;
+            let m = sum_by(d, |i| x[i].widen()) / d as f32;
+            let variance = sum_by(d, |i| (x[i].widen() - m) * (x[i].widen() - m)) / d as f32;
             let r = 1.0 / (variance + eps).sqrt();
             (*mean, *inv_std) = (m, r);
             match bias {
-                Some(bias) => blend(y, 0.0, |i| gain[i] * ((x[i] - m) * r) + bias[i]),
-                None => blend(y, 0.0, |i| gain[i] * ((x[i] - m) * r)),
+                Some(bias) => blend(y, 0.0, |i| gain[i] * ((x[i].widen() - m) * r) + bias[i]),
+                None => blend(y, 0.0, |i| gain[i] * ((x[i].widen() - m) * r)),
             }
         }
     }
@@ -58,7 +90,14 @@ multiversion! {
 ///
 /// With `x̂ = (x − mean) · inv_std` and `g = gain · dy`: `dgain = Σ_rows dy · x̂`, `dbias = Σ_rows dy`, and
 /// `dx = (g − mean(g) − x̂ · mean(g·x̂)) · inv_std`.
-pub(super) fn backward(dx: &mut [f32], beta: f32, dgain: &mut [f32], dbias: &mut [f32], dy: &[f32], saved: &Saved<'_>) {
+pub(super) fn backward<D: Element, T: Element>(
+    dx: &mut [D],
+    beta: f32,
+    dgain: &mut [f32],
+    dbias: &mut [f32],
+    dy: &[T],
+    saved: &Saved<'_, T>,
+) {
     let d = saved.gain.len();
     if dx.is_empty() {
         dgain.fill(0.0);
@@ -82,25 +121,27 @@ pub(super) fn backward(dx: &mut [f32], beta: f32, dgain: &mut [f32], dbias: &mut
 
 multiversion! {
     /// Adds to `dgain` and `dbias`.
-    fn backward_rows(
-        dx: &mut [f32],
+    fn backward_rows<D: Element, T: Element>(
+        dx: &mut [D],
         beta: f32,
         dgain: &mut [f32],
         dbias: &mut [f32],
-        dy: &[f32],
-        saved: Saved<'_>,
+        dy: &[T],
+        saved: Saved<'_, T>,
     ) {
         let gain = saved.gain;
         let d = gain.len();
         let rows = dx.chunks_exact_mut(d).zip(dy.chunks_exact(d)).zip(saved.x.chunks_exact(d));
         for (((dx, dy), x), (&m, &r)) in rows.zip(saved.mean.iter().zip(saved.inv_std)) {
-            let mean_g = sum_by(d, |i| gain[i] * dy[i]) / d as f32;
-            let mean_g_x_hat = sum_by(d, |i| gain[i] * dy[i] * (x[i] - m)) * r / d as f32;
+            let mean_g = sum_by(d, |i| gain[i] * dy[i].widen()) / d as f32;
+            let mean_g_x_hat = sum_by(d, |i| gain[i] * dy[i].widen() * (x[i].widen() - m)) * r / d as f32;
             for ((dgain, dbias), (dy, x)) in dgain.iter_mut().zip(&mut *dbias).zip(dy.iter().zip(x)) {
-                *dgain += dy * ((x - m) * r);
-                *dbias += dy;
+                *dgain += dy.widen() * ((x.widen() - m) * r);
+                *dbias += dy.widen();
             }
-            blend(dx, beta, |i| (gain[i] * dy[i] - mean_g - (x[i] - m) * r * mean_g_x_hat) * r);
+            blend(dx, beta, |i| {
+                (gain[i] * dy[i].widen() - mean_g - (x[i].widen() - m) * r * mean_g_x_hat) * r
+            });
         }
     }
 }

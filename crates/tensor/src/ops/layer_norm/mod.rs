@@ -10,7 +10,8 @@ mod tests;
 
 use std::sync::PoisonError;
 
-use crate::ops::add::{SumsOfColumns, with_bias_on_tape};
+use crate::cpu::element::{Element, for_dtype};
+use crate::ops::add::{SumsOfColumns, summing, with_bias_on_tape};
 use crate::tensor::OnTape;
 use crate::{DType, Device, Tensor};
 
@@ -34,10 +35,10 @@ pub fn layer_norm(x: &Tensor, gain: &Tensor, bias: Option<&Tensor>, eps: f32) ->
     let [mut mean, mut inv_std] = [(); 2].map(|()| Tensor::unspecified_on(x.device(), &[n], DType::F32));
     let mut y = Tensor::unspecified_on(x.device(), x.shape(), x.dtype());
     match x.device() {
-        Device::Cpu => {
-            let outputs = cpu::Outputs { y: y.f32s_mut(), mean: mean.f32s_mut(), inv_std: inv_std.f32s_mut() };
-            cpu::forward(outputs, x.f32s(), gain.f32s(), bias.map(Tensor::f32s), eps);
-        }
+        Device::Cpu => for_dtype!(x.dtype(), T => {
+            let outputs = cpu::Outputs { y: T::of_mut(&mut y), mean: mean.f32s_mut(), inv_std: inv_std.f32s_mut() };
+            cpu::forward(outputs, T::of(x), gain.f32s(), bias.map(Tensor::f32s), eps);
+        }),
         Device::Cuda(_) => {
             let outputs = cuda::Outputs { y: &mut y, mean: &mut mean, inv_std: &mut inv_std };
             cuda::forward(outputs, x, gain, bias, eps);
@@ -46,9 +47,8 @@ pub fn layer_norm(x: &Tensor, gain: &Tensor, bias: Option<&Tensor>, eps: f32) ->
     on_tape(y, [mean, inv_std], x, gain, bias, None)
 }
 
-/// `x + addend + addend_bias`, and the norm of it, in one kernel. For tensors on a GPU, of the shapes that [`layer_norm`]
-/// wants.
-pub(in crate::ops) fn add_on_gpu(
+/// `x + addend + addend_bias`, and the norm of it, in one pass, of the shapes that [`layer_norm`] wants.
+pub(in crate::ops) fn add_and_norm(
     x: &Tensor,
     addend: &Tensor,
     addend_bias: Option<&Tensor>,
@@ -58,12 +58,20 @@ pub(in crate::ops) fn add_on_gpu(
 ) -> (Tensor, Tensor) {
     let [mut y, mut sum] = [(); 2].map(|()| Tensor::unspecified_on(x.device(), x.shape(), x.dtype()));
     let [mut mean, mut inv_std] = [(); 2].map(|()| Tensor::unspecified_on(x.device(), &[x.rows().0], DType::F32));
-    let outputs = cuda::Outputs { y: &mut y, mean: &mut mean, inv_std: &mut inv_std };
-    cuda::add_forward(outputs, &mut sum, [x, addend], addend_bias, gain, bias, eps);
+    match x.device() {
+        Device::Cpu => for_dtype!(x.dtype(), T => {
+            let outputs = cpu::Outputs { y: T::of_mut(&mut y), mean: mean.f32s_mut(), inv_std: inv_std.f32s_mut() };
+            let (sum, terms) = (T::of_mut(&mut sum), [T::of(x), T::of(addend)]);
+            cpu::add_forward(outputs, sum, terms, addend_bias.map(T::of), gain.f32s(), bias.map(Tensor::f32s), eps);
+        }),
+        Device::Cuda(_) => {
+            let outputs = cuda::Outputs { y: &mut y, mean: &mut mean, inv_std: &mut inv_std };
+            cuda::add_forward(outputs, &mut sum, [x, addend], addend_bias, gain, bias, eps);
+        }
+    }
     let sums = SumsOfColumns::default();
     let sum = with_bias_on_tape(sum, x, addend, addend_bias, sums.clone());
-    let sums = addend_bias.filter(|bias| bias.is_tracked()).map(|_| sums);
-    let y = on_tape(y, [mean, inv_std], &sum, gain, bias, sums);
+    let y = on_tape(y, [mean, inv_std], &sum, gain, bias, summing(addend_bias, sums));
     (sum, y)
 }
 
@@ -84,10 +92,11 @@ fn on_tape(
         let [mut dgain, mut dbias] = [(); 2].map(|()| gain_.new_gradient());
         let mut of_columns = sums.as_ref().map(|_| gain_.new_gradient());
         let mut backward = |dx: &mut Tensor, beta| match x_.device() {
-            Device::Cpu => {
-                let saved = cpu::Saved { x: x_.f32s(), gain: gain_.f32s(), mean: mean.f32s(), inv_std: inv_std.f32s() };
-                cpu::backward(dx.f32s_mut(), beta, dgain.f32s_mut(), dbias.f32s_mut(), dy.f32s(), &saved);
-            }
+            Device::Cpu => for_dtype!(dx.dtype(), D => for_dtype!(x_.dtype(), T => {
+                let (mean, inv_std) = (mean.f32s(), inv_std.f32s());
+                let saved = cpu::Saved { x: T::of(&x_), gain: gain_.f32s(), mean, inv_std };
+                cpu::backward(D::of_mut(dx), beta, dgain.f32s_mut(), dbias.f32s_mut(), T::of(&dy), &saved);
+            })),
             Device::Cuda(_) => {
                 let saved = cuda::Saved { x: &x_, gain: &gain_, mean, inv_std };
                 let mut outputs: Vec<&mut Tensor> =

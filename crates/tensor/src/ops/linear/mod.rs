@@ -16,7 +16,7 @@ use crate::{Device, Tensor};
 /// Backward keeps `x` and the weight.
 ///
 /// # Shapes
-/// `x: [..., i]`, `weight_oi: [o, i]`, `bias_o: [o]` → `[..., o]`. On a GPU all have one dtype, and so has the result.
+/// `x: [..., i]`, `weight_oi: [o, i]`, `bias_o: [o]` → `[..., o]`. All have one dtype, and so has the result.
 ///
 /// # Panics
 /// If the shapes do not fit.

@@ -2,15 +2,16 @@
 
 use rayon::prelude::*;
 
+use crate::cpu::element::Element;
 use crate::cpu::gemm::{MatMut, MatRef, Parallel, gemm};
 use crate::ops::cross_entropy::{loss_and_gradient, loss_of_row};
-use crate::{DType, Device, Tensor};
+use crate::{Device, Tensor};
 
-pub(super) struct Inputs<'a> {
+pub(super) struct Inputs<'a, T> {
     /// `[n, d]`.
-    pub(super) x: &'a [f32],
+    pub(super) x: &'a [T],
     /// `[v, d]`.
-    pub(super) weight: &'a [f32],
+    pub(super) weight: &'a [T],
     /// `[n]`.
     pub(super) targets: &'a [u32],
     pub(super) d: usize,
@@ -18,27 +19,30 @@ pub(super) struct Inputs<'a> {
 }
 
 /// The gradients that are asked for, of `scale` times the loss.
-pub(super) struct Gradients<'a> {
+pub(super) struct Gradients<'a, DX, DW> {
     /// `[n, d]`.
-    pub(super) dx: Option<&'a mut [f32]>,
+    pub(super) dx: Option<&'a mut [DX]>,
     /// `[v, d]`.
-    pub(super) dweight: Option<&'a mut [f32]>,
+    pub(super) dweight: Option<&'a mut [DW]>,
     pub(super) scale: f32,
 }
 
 /// Writes the gradients and returns the undivided loss.
-pub(super) fn loss_and_gradients(inputs: &Inputs, mut gradients: Gradients) -> f64 {
+pub(super) fn loss_and_gradients<T: Element, DX: Element, DW: Element>(
+    inputs: &Inputs<T>,
+    mut gradients: Gradients<DX, DW>,
+) -> f64 {
     let &Inputs { d, v, .. } = inputs;
     let n = inputs.targets.len();
-    let rows_per_chunk = super::logits_chunk_rows(v, Device::Cpu);
+    let rows_per_chunk = super::logits_chunk_rows(v, T::DTYPE, Device::Cpu);
     let with_gradient = gradients.dx.is_some() || gradients.dweight.is_some();
     let weight = MatRef::row_major(inputs.weight, d);
-    let mut chunk = Tensor::unspecified(&[rows_per_chunk.min(n), v], DType::F32);
+    let mut chunk = Tensor::unspecified(&[rows_per_chunk.min(n), v], T::DTYPE);
     let mut loss = 0.0;
 
     for first in (0..n).step_by(rows_per_chunk) {
         let rows = rows_per_chunk.min(n - first);
-        let logits = &mut chunk.f32s_mut()[..rows * v];
+        let logits = &mut T::of_mut(&mut chunk)[..rows * v];
         let x = MatRef::row_major(&inputs.x[first * d..], d);
         gemm(rows, v, d, 1.0, x, weight.transposed(), 0.0, MatMut::row_major(logits, v), Parallel::Rayon);
 
@@ -46,11 +50,11 @@ pub(super) fn loss_and_gradients(inputs: &Inputs, mut gradients: Gradients) -> f
         let losses: Vec<f64> = logits
             .par_chunks_exact_mut(v)
             .zip(targets)
-            .map(|(logits, &target)| {
+            .map_init(Vec::new, |row, (logits, &target)| {
                 if with_gradient {
-                    loss_and_gradient(logits, target, gradients.scale)
+                    loss_and_gradient(logits, target, gradients.scale, row)
                 } else {
-                    loss_of_row(logits, target)
+                    loss_of_row(&*logits, target)
                 }
             })
             .collect();
@@ -67,7 +71,7 @@ pub(super) fn loss_and_gradients(inputs: &Inputs, mut gradients: Gradients) -> f
         }
     }
     if n == 0 {
-        gradients.dweight.into_iter().for_each(|dweight| dweight.fill(0.0));
+        gradients.dweight.into_iter().for_each(|dweight| dweight.fill(DW::narrow(0.0)));
     }
     loss
 }

@@ -116,7 +116,7 @@ fn the_size_of_chunks_on_a_gpu_changes_results_by_rounding_alone() {
 
 #[test]
 fn chunks_of_a_gpu_fit_in_a_gibibyte_of_bf16() {
-    let rows = |v| logits_chunk_rows(v, Device::Cuda(0));
+    let rows = |v| logits_chunk_rows(v, DType::Bf16, Device::Cuda(0));
     assert_eq!((rows(50_304), rows(32_000), rows(151_936)), (8192, 16_384, 2048));
     assert_eq!((rows(1 << 29), rows(1 << 40)), (1, 1));
 }

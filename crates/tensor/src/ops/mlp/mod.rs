@@ -33,7 +33,7 @@ pub struct Mlp<'a> {
 /// before it is made.
 ///
 /// # Shapes
-/// `x: [..., d]` → `[..., d]`. On a GPU all have one dtype, and so has the result.
+/// `x: [..., d]` → `[..., d]`. All have one dtype, and so has the result.
 ///
 /// # Panics
 /// If the shapes do not fit.

@@ -2,19 +2,21 @@
 
 use rayon::prelude::*;
 
+use crate::cpu::element::Element;
 use crate::cpu::simd::{multiversion, sum_by};
 use crate::cpu::threads::{rows_per_task, sum_rows};
+use crate::ops::add::cpu::{add_rows, add_rows_with_bias};
 
 /// What backward needs of forward: `x: [n, d]`, `gain: [d]`, `inv_rms: [n]`.
 #[derive(Clone, Copy)]
-pub(super) struct Saved<'a> {
-    pub(super) x: &'a [f32],
+pub(super) struct Saved<'a, T> {
+    pub(super) x: &'a [T],
     pub(super) gain: &'a [f32],
     pub(super) inv_rms: &'a [f32],
 }
 
 /// Writes `y: [n, d]` and `inv_rms: [n]`.
-pub(super) fn forward(y: &mut [f32], inv_rms: &mut [f32], x: &[f32], gain: &[f32], eps: f32) {
+pub(super) fn forward<T: Element>(y: &mut [T], inv_rms: &mut [f32], x: &[T], gain: &[f32], eps: f32) {
     let d = gain.len();
     if y.is_empty() {
         return;
@@ -26,14 +28,41 @@ pub(super) fn forward(y: &mut [f32], inv_rms: &mut [f32], x: &[f32], gain: &[f32
         .for_each(|((y, inv_rms), x)| forward_rows(y, inv_rms, x, gain, eps));
 }
 
+/// [`forward`] of `sum = x + addend + addend_bias`, while a task's rows of the sum are in the cache.
+pub(super) fn add_forward<T: Element>(
+    [y, sum]: [&mut [T]; 2],
+    inv_rms: &mut [f32],
+    [x, addend]: [&[T]; 2],
+    addend_bias: Option<&[T]>,
+    gain: &[f32],
+    eps: f32,
+) {
+    let d = gain.len();
+    if y.is_empty() {
+        return;
+    }
+    let rows = rows_per_task(d);
+    y.par_chunks_mut(rows * d)
+        .zip(sum.par_chunks_mut(rows * d))
+        .zip(inv_rms.par_chunks_mut(rows))
+        .zip(x.par_chunks(rows * d).zip(addend.par_chunks(rows * d)))
+        .for_each(|(((y, sum), inv_rms), (x, addend))| {
+            match addend_bias {
+                Some(bias) => add_rows_with_bias(sum, x, addend, bias),
+                None => add_rows(sum, x, addend),
+            }
+            forward_rows(y, inv_rms, sum, gain, eps);
+        });
+}
+
 multiversion! {
-    fn forward_rows(y: &mut [f32], inv_rms: &mut [f32], x: &[f32], gain: &[f32], eps: f32) {
+    fn forward_rows<T: Element>(y: &mut [T], inv_rms: &mut [f32], x: &[T], gain: &[f32], eps: f32) {
         let d = gain.len();
         for ((y, x), inv_rms) in y.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(inv_rms) {
-            let r = 1.0 / (sum_by(d, |i| x[i] * x[i]) / d as f32 + eps).sqrt();
+            let r = 1.0 / (sum_by(d, |i| x[i].widen() * x[i].widen()) / d as f32 + eps).sqrt();
             *inv_rms = r;
             for ((y, x), gain) in y.iter_mut().zip(x).zip(gain) {
-                *y = gain * (x * r);
+                *y = T::narrow(gain * (x.widen() * r));
             }
         }
     }
@@ -42,7 +71,13 @@ multiversion! {
 /// Sets `dx ← beta · dx + the gradient of x` and writes `dgain`; both in one pass over `x` and `dy`.
 ///
 /// With `x̂ = x / rms(x)`: `dgain = Σ_rows dy · x̂` and `dx = (g·dy − x̂ · mean(g·dy·x̂)) / rms(x)`.
-pub(super) fn backward(dx: &mut [f32], beta: f32, dgain: &mut [f32], dy: &[f32], saved: &Saved<'_>) {
+pub(super) fn backward<D: Element, T: Element>(
+    dx: &mut [D],
+    beta: f32,
+    dgain: &mut [f32],
+    dy: &[T],
+    saved: &Saved<'_, T>,
+) {
     let d = saved.gain.len();
     if dx.is_empty() {
         dgain.fill(0.0);
@@ -68,30 +103,36 @@ pub(in crate::ops) fn backward_rows_per_task(d: usize) -> usize {
 
 multiversion! {
     /// Adds to `dgain`.
-    fn backward_rows(dx: &mut [f32], beta: f32, dgain: &mut [f32], dy: &[f32], saved: Saved<'_>) {
+    fn backward_rows<D: Element, T: Element>(
+        dx: &mut [D],
+        beta: f32,
+        dgain: &mut [f32],
+        dy: &[T],
+        saved: Saved<'_, T>,
+    ) {
         let d = saved.gain.len();
         let gain = saved.gain;
         let rows = dx.chunks_exact_mut(d).zip(dy.chunks_exact(d)).zip(saved.x.chunks_exact(d));
         for (((dx, dy), x), &r) in rows.zip(saved.inv_rms) {
-            let mean = sum_by(d, |i| gain[i] * dy[i] * x[i]) * r / d as f32;
+            let mean = sum_by(d, |i| gain[i] * dy[i].widen() * x[i].widen()) * r / d as f32;
             for ((dgain, dy), x) in dgain.iter_mut().zip(dy).zip(x) {
-                *dgain += dy * (x * r);
+                *dgain += dy.widen() * (x.widen() * r);
             }
-            blend(dx, beta, |i| (gain[i] * dy[i] - x[i] * r * mean) * r);
+            blend(dx, beta, |i| (gain[i] * dy[i].widen() - x[i].widen() * r * mean) * r);
         }
     }
 }
 
 /// `y[i] ← beta · y[i] + f(i)`, where with `beta = 0` the old elements may be anything and are not read.
 #[inline(always)]
-pub(in crate::ops) fn blend(y: &mut [f32], beta: f32, f: impl Fn(usize) -> f32) {
+pub(in crate::ops) fn blend<D: Element>(y: &mut [D], beta: f32, f: impl Fn(usize) -> f32) {
     if beta == 0.0 {
         for (i, y) in y.iter_mut().enumerate() {
-            *y = f(i);
+            *y = D::narrow(f(i));
         }
     } else {
         for (i, y) in y.iter_mut().enumerate() {
-            *y = beta * *y + f(i);
+            *y = D::narrow(beta * y.widen() + f(i));
         }
     }
 }

@@ -10,7 +10,8 @@ mod tests;
 
 use std::sync::PoisonError;
 
-use crate::ops::add::{SumsOfColumns, with_bias_on_tape};
+use crate::cpu::element::{Element, for_dtype};
+use crate::ops::add::{SumsOfColumns, summing, with_bias_on_tape};
 use crate::tensor::OnTape;
 use crate::{DType, Device, Tensor};
 
@@ -31,15 +32,16 @@ pub fn rms_norm(x: &Tensor, gain: &Tensor, eps: f32) -> Tensor {
     let mut y = Tensor::unspecified_on(x.device(), x.shape(), x.dtype());
     let mut inv_rms = Tensor::unspecified_on(x.device(), &[n], DType::F32);
     match x.device() {
-        Device::Cpu => cpu::forward(y.f32s_mut(), inv_rms.f32s_mut(), x.f32s(), gain.f32s(), eps),
+        Device::Cpu => for_dtype!(x.dtype(), T => {
+            cpu::forward(T::of_mut(&mut y), inv_rms.f32s_mut(), T::of(x), gain.f32s(), eps);
+        }),
         Device::Cuda(_) => cuda::forward(&mut y, &mut inv_rms, x, gain, eps),
     }
     on_tape(y, inv_rms, x, gain, None)
 }
 
-/// `x + addend + addend_bias`, and the norm of it, in one kernel. For tensors on a GPU, of the shapes that [`rms_norm`]
-/// wants.
-pub(in crate::ops) fn add_on_gpu(
+/// `x + addend + addend_bias`, and the norm of it, in one pass, of the shapes that [`rms_norm`] wants.
+pub(in crate::ops) fn add_and_norm(
     x: &Tensor,
     addend: &Tensor,
     addend_bias: Option<&Tensor>,
@@ -48,10 +50,18 @@ pub(in crate::ops) fn add_on_gpu(
 ) -> (Tensor, Tensor) {
     let [mut y, mut sum] = [(); 2].map(|()| Tensor::unspecified_on(x.device(), x.shape(), x.dtype()));
     let mut inv_rms = Tensor::unspecified_on(x.device(), &[x.rows().0], DType::F32);
-    cuda::add_forward([&mut y, &mut inv_rms, &mut sum], [x, addend], addend_bias, gain, eps);
+    match x.device() {
+        Device::Cpu => for_dtype!(x.dtype(), T => {
+            let (outputs, terms) = ([T::of_mut(&mut y), T::of_mut(&mut sum)], [T::of(x), T::of(addend)]);
+            cpu::add_forward(outputs, inv_rms.f32s_mut(), terms, addend_bias.map(T::of), gain.f32s(), eps);
+        }),
+        Device::Cuda(_) => {
+            cuda::add_forward([&mut y, &mut inv_rms, &mut sum], [x, addend], addend_bias, gain, eps);
+        }
+    }
     let sums = SumsOfColumns::default();
     let sum = with_bias_on_tape(sum, x, addend, addend_bias, sums.clone());
-    let y = on_tape(y, inv_rms, &sum, gain, addend_bias.filter(|bias| bias.is_tracked()).map(|_| sums));
+    let y = on_tape(y, inv_rms, &sum, gain, summing(addend_bias, sums));
     (sum, y)
 }
 
@@ -63,10 +73,10 @@ fn on_tape(y: Tensor, inv_rms: Tensor, x: &Tensor, gain: &Tensor, sums: Option<S
         let mut dgain = gain_.new_gradient();
         let mut of_columns = sums.as_ref().map(|_| gain_.new_gradient());
         let mut backward = |dx: &mut Tensor, beta| match x_.device() {
-            Device::Cpu => {
-                let saved = cpu::Saved { x: x_.f32s(), gain: gain_.f32s(), inv_rms: inv_rms.f32s() };
-                cpu::backward(dx.f32s_mut(), beta, dgain.f32s_mut(), dy.f32s(), &saved);
-            }
+            Device::Cpu => for_dtype!(dx.dtype(), D => for_dtype!(x_.dtype(), T => {
+                let saved = cpu::Saved { x: T::of(&x_), gain: gain_.f32s(), inv_rms: inv_rms.f32s() };
+                cpu::backward(D::of_mut(dx), beta, dgain.f32s_mut(), T::of(&dy), &saved);
+            })),
             Device::Cuda(_) => {
                 let saved = cuda::Saved { x: &x_, gain: &gain_, inv_rms: &inv_rms };
                 let mut outputs: Vec<&mut Tensor> = [&mut dgain].into_iter().chain(&mut of_columns).collect();

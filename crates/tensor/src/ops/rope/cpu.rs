@@ -3,11 +3,12 @@
 use rayon::prelude::*;
 
 use super::{Direction, RopeLayout, Turn};
+use crate::cpu::element::Element;
 use crate::cpu::simd::multiversion;
 use crate::cpu::threads::rows_per_task;
 
 /// Turns the query and key heads of all rows.
-pub(super) fn rotate(rows: &mut [f32], turn: &Turn<'_>) {
+pub(super) fn rotate<T: Element>(rows: &mut [T], turn: &Turn<'_>) {
     let Turn { heads, table, positions, direction } = turn;
     let width = heads.qkv_width();
     if rows.is_empty() || table.rotated_dims() == 0 {
@@ -29,27 +30,28 @@ pub(super) fn rotate(rows: &mut [f32], turn: &Turn<'_>) {
 }
 
 multiversion! {
-    fn rotate_halves(row: &mut [f32], head_dim: usize, cos: &[f32], sin: &[f32], sign: f32) {
+    fn rotate_halves<T: Element>(row: &mut [T], head_dim: usize, cos: &[f32], sin: &[f32], sign: f32) {
         let n = cos.len();
         let sin = &sin[..n];
         for head in row.chunks_exact_mut(head_dim) {
             let (first, second) = head[..2 * n].split_at_mut(n);
             for i in 0..n {
-                let (x1, x2, sin) = (first[i], second[i], sign * sin[i]);
-                first[i] = x1 * cos[i] - x2 * sin;
-                second[i] = x2 * cos[i] + x1 * sin;
+                let (x1, x2, sin) = (first[i].widen(), second[i].widen(), sign * sin[i]);
+                first[i] = T::narrow(x1 * cos[i] - x2 * sin);
+                second[i] = T::narrow(x2 * cos[i] + x1 * sin);
             }
         }
     }
 }
 
 multiversion! {
-    fn rotate_neighbours(row: &mut [f32], head_dim: usize, cos: &[f32], sin: &[f32], sign: f32) {
+    fn rotate_neighbours<T: Element>(row: &mut [T], head_dim: usize, cos: &[f32], sin: &[f32], sign: f32) {
         for head in row.chunks_exact_mut(head_dim) {
             let (pairs, _) = head.as_chunks_mut::<2>();
             for (([x1, x2], &cos), &sin) in pairs.iter_mut().zip(cos).zip(sin) {
                 let sin = sign * sin;
-                (*x1, *x2) = (*x1 * cos - *x2 * sin, *x2 * cos + *x1 * sin);
+                let (a, b) = (x1.widen(), x2.widen());
+                (*x1, *x2) = (T::narrow(a * cos - b * sin), T::narrow(b * cos + a * sin));
             }
         }
     }

@@ -14,6 +14,8 @@ mod tests;
 
 use std::ops::Range;
 
+use crate::cpu::element::{Element, convert, for_dtype};
+use crate::cpu::threads::for_rows;
 use crate::ops::Heads;
 use crate::tensor::OnTape;
 use crate::{DType, Device, Tensor};
@@ -91,12 +93,16 @@ fn turned(mut x: Tensor, dtype: DType, turn: &Turn<'_>) -> Tensor {
     let in_place = x.is_unique() && x.dtype() == dtype;
     match (x.device(), in_place) {
         (Device::Cpu, true) => {
-            cpu::rotate(x.f32s_mut(), turn);
+            for_dtype!(dtype, T => cpu::rotate(T::of_mut(&mut x), turn));
             x
         }
         (Device::Cpu, false) => {
-            let mut y = copy(&x);
-            cpu::rotate(y.f32s_mut(), turn);
+            let mut y = Tensor::unspecified(x.shape(), dtype);
+            for_dtype!(dtype, D => {
+                let y = D::of_mut(&mut y);
+                for_dtype!(x.dtype(), T => for_rows(y, T::of(&x), 1, convert));
+                cpu::rotate(y, turn);
+            });
             y
         }
         (Device::Cuda(_), true) => {
@@ -109,12 +115,4 @@ fn turned(mut x: Tensor, dtype: DType, turn: &Turn<'_>) -> Tensor {
             y
         }
     }
-}
-
-fn copy(x: &Tensor) -> Tensor {
-    use rayon::prelude::*;
-    let mut y = Tensor::unspecified(x.shape(), DType::F32);
-    let chunk = crate::cpu::threads::rows_per_task(1);
-    y.f32s_mut().par_chunks_mut(chunk).zip(x.f32s().par_chunks(chunk)).for_each(|(y, x)| y.copy_from_slice(x));
-    y
 }

@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use crate::cpu::element::Element;
 use crate::cpu::simd::{LANES, multiversion};
 use crate::cpu::threads::rows_per_task;
 
@@ -28,14 +29,14 @@ multiversion! {
 }
 
 /// `x ← factor · x`.
-pub(super) fn scale(x: &mut [f32], factor: f32) {
+pub(super) fn scale<T: Element>(x: &mut [T], factor: f32) {
     x.par_chunks_mut(rows_per_task(1)).for_each(|x| scale_task(x, factor));
 }
 
 multiversion! {
-    fn scale_task(x: &mut [f32], factor: f32) {
+    fn scale_task<T: Element>(x: &mut [T], factor: f32) {
         for x in x {
-            *x *= factor;
+            *x = T::narrow(x.widen() * factor);
         }
     }
 }

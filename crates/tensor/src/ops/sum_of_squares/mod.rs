@@ -6,6 +6,7 @@ pub(in crate::ops) mod cuda;
 #[cfg(test)]
 mod tests;
 
+use crate::cpu::element::{Element, for_dtype};
 use crate::{DType, Device, Tensor};
 
 /// `Σ x²`, summed in f64 on the CPU. On a GPU this waits for all work asked for, and has the precision of f32. Not
@@ -52,14 +53,14 @@ pub fn global_norm(tensors: &[&Tensor]) -> Tensor {
     }
 }
 
-/// `x ← factor · x`, for f32, and on a GPU also for bf16. Not differentiable.
+/// `x ← factor · x`, for f32 or bf16. Not differentiable.
 ///
 /// # Panics
 /// If the elements of `x` are shared.
 #[track_caller]
 pub fn scale_in_place(x: &mut Tensor, factor: f32) {
     match x.device() {
-        Device::Cpu => cpu::scale(x.f32s_mut(), factor),
+        Device::Cpu => for_dtype!(x.dtype(), T => cpu::scale(T::of_mut(x), factor)),
         Device::Cuda(_) => cuda::scale(x, factor),
     }
 }

@@ -8,6 +8,7 @@ pub(in crate::ops) mod cuda;
 #[cfg(test)]
 mod tests;
 
+use crate::cpu::element::{Element, for_dtype};
 use crate::tensor::OnTape;
 use crate::{Device, Tensor};
 
@@ -30,7 +31,7 @@ pub fn swiglu(gate_up: &Tensor) -> Tensor {
     let shape: Vec<usize> = leading.iter().copied().chain([f]).collect();
     let mut y = Tensor::unspecified_on(gate_up.device(), &shape, gate_up.dtype());
     match gate_up.device() {
-        Device::Cpu => cpu::forward(y.f32s_mut(), gate_up.f32s(), f),
+        Device::Cpu => for_dtype!(y.dtype(), T => cpu::forward(T::of_mut(&mut y), T::of(gate_up), f)),
         Device::Cuda(_) => cuda::forward(&mut y, gate_up, f),
     }
 
@@ -38,7 +39,9 @@ pub fn swiglu(gate_up: &Tensor) -> Tensor {
     Tensor::from_op(y, &[gate_up], move |dy, sink| {
         let mut dgate_up = gate_up_.new_gradient();
         match gate_up_.device() {
-            Device::Cpu => cpu::backward(dgate_up.f32s_mut(), dy.f32s(), gate_up_.f32s(), f),
+            Device::Cpu => for_dtype!(dgate_up.dtype(), D => for_dtype!(gate_up_.dtype(), T => {
+                cpu::backward(D::of_mut(&mut dgate_up), T::of(&dy), T::of(&gate_up_), f);
+            })),
             Device::Cuda(_) => cuda::backward(&mut dgate_up, &dy, &gate_up_, f),
         }
         sink.add(&gate_up_, dgate_up);

@@ -6,39 +6,47 @@
 use rayon::prelude::*;
 
 use super::{KeyHead, QUERIES, Rows, SCORES_STRIDE, Sequence, Tile};
+use crate::cpu::element::{Element, convert};
 use crate::cpu::gemm::{MatMut, MatRef, Parallel, gemm};
 use crate::cpu::simd::{self, multiversion};
 use crate::ops::Heads;
 
 /// What the forward pass leaves for the backward pass.
-pub(in super::super) struct Saved<'a> {
+pub(in super::super) struct Saved<'a, T> {
     /// `[b, t, (h + 2g)·e]`.
-    pub(in super::super) qkv: &'a [f32],
+    pub(in super::super) qkv: &'a [T],
     /// `[b, t, h·e]`.
-    pub(in super::super) y: &'a [f32],
+    pub(in super::super) y: &'a [T],
     /// `[b, g, t, h/g]`.
     pub(in super::super) log_sum_exp: &'a [f32],
 }
 
 /// The gradients of one row, in the heads of one task.
-struct GradientRow<'a> {
+struct GradientRow<'a, D> {
     /// Of the query heads that share the key head.
-    dq: &'a mut [f32],
-    dk: &'a mut [f32],
-    dv: &'a mut [f32],
+    dq: &'a mut [D],
+    dk: &'a mut [D],
+    dv: &'a mut [D],
 }
 
 /// Computes `dqkv: [b, t, (h + 2g)·e]`.
 ///
 /// A task owns a key head of a sequence and all query heads that share it, so `dk` and `dv` are summed by one thread
 /// in a fixed order.
-pub(in super::super) fn backward(dy: &[f32], saved: &Saved, heads: &Heads, scale: f32, t: usize, dqkv: &mut [f32]) {
+pub(in super::super) fn backward<D: Element, T: Element>(
+    dy: &[T],
+    saved: &Saved<T>,
+    heads: &Heads,
+    scale: f32,
+    t: usize,
+    dqkv: &mut [D],
+) {
     if dqkv.is_empty() {
         return;
     }
     let (e, g, group) = (heads.head_dim, heads.n_kv_heads, heads.queries_per_kv());
     let b = dqkv.len() / (t * heads.qkv_width());
-    let mut tasks: Vec<Vec<GradientRow>> = (0..b * g).map(|_| Vec::with_capacity(t)).collect();
+    let mut tasks: Vec<Vec<GradientRow<D>>> = (0..b * g).map(|_| Vec::with_capacity(t)).collect();
     for (row, dqkv) in dqkv.chunks_exact_mut(heads.qkv_width()).enumerate() {
         let (dq, dkv) = dqkv.split_at_mut(heads.q_width());
         let (dk, dv) = dkv.split_at_mut(heads.kv_width());
@@ -48,7 +56,7 @@ pub(in super::super) fn backward(dy: &[f32], saved: &Saved, heads: &Heads, scale
         }
     }
     tasks.into_par_iter().with_max_len(1).enumerate().for_each_init(
-        || Scratch::new(heads, t),
+        || (Scratch::new(heads, t), Copies::default()),
         |scratch, (idx, mut gradients)| {
             let (batch, kv_head) = (idx / g, idx % g);
             let width = heads.q_width();
@@ -65,12 +73,20 @@ pub(in super::super) fn backward(dy: &[f32], saved: &Saved, heads: &Heads, scale
 }
 
 /// What belongs to one sequence.
-struct Side<'a> {
-    sequence: Sequence<'a>,
-    y: Rows<'a>,
-    dy: Rows<'a>,
+struct Side<'a, T> {
+    sequence: Sequence<'a, T>,
+    y: Rows<'a, T>,
+    dy: Rows<'a, T>,
     /// `[t, h/g]` of the task's key head.
     log_sum_exp: &'a [f32],
+}
+
+/// Heads as `f32`, if they are not.
+#[derive(Default)]
+struct Copies {
+    q: Vec<f32>,
+    keys_and_values: [Vec<f32>; 2],
+    dy: Vec<f32>,
 }
 
 struct Scratch {
@@ -101,37 +117,40 @@ impl Scratch {
     }
 }
 
-fn differentiate(
-    side: &Side,
+fn differentiate<D: Element, T: Element>(
+    side: &Side<T>,
     heads: &Heads,
     kv_head: usize,
     scale: f32,
-    scratch: &mut Scratch,
-    gradients: &mut [GradientRow],
+    (scratch, copies): &mut (Scratch, Copies),
+    gradients: &mut [GradientRow<D>],
 ) {
     let (e, group, t) = (heads.head_dim, heads.queries_per_kv(), gradients.len());
-    let key_head = KeyHead::of(&side.sequence, heads, kv_head);
+    let key_head = KeyHead::of(&side.sequence, heads, kv_head, t, &mut copies.keys_and_values);
     scratch.dk.fill(0.0);
     scratch.dv.fill(0.0);
     for head in 0..group {
         let column = (kv_head * group + head) * e;
         let (queries, y, dy) = (side.sequence.q.at_column(column), side.y.at_column(column), side.dy.at_column(column));
+        let queries_f32 = queries.widened(0, t, e, &mut copies.q);
+        let dy_f32 = dy.widened(0, t, e, &mut copies.dy);
         for first in (0..t).step_by(QUERIES) {
             let rows = QUERIES.min(t - first);
             for i in 0..rows {
                 scratch.log_sum_exp[i] = side.log_sum_exp[(first + i) * group + head];
                 scratch.delta[i] = dot(y.row(first + i, e), dy.row(first + i, e));
             }
+            let (queries, dy) = (&queries_f32, &dy_f32);
             let block = Block { first, rows, q: queries.at_row(first), dy: dy.at_row(first) };
             differentiate_block(&block, &key_head, scale, scratch);
             for (gradient, dq) in gradients[first..].iter_mut().zip(scratch.dq.chunks_exact(e)) {
-                gradient.dq[head * e..][..e].copy_from_slice(dq);
+                convert(&mut gradient.dq[head * e..][..e], dq);
             }
         }
     }
     for ((gradient, dk), dv) in gradients.iter_mut().zip(scratch.dk.chunks_exact(e)).zip(scratch.dv.chunks_exact(e)) {
-        gradient.dk.copy_from_slice(dk);
-        gradient.dv.copy_from_slice(dv);
+        convert(gradient.dk, dk);
+        convert(gradient.dv, dv);
     }
 }
 
@@ -167,9 +186,9 @@ fn differentiate_block(block: &Block, key_head: &KeyHead, scale: f32, scratch: &
 }
 
 multiversion! {
-    fn dot(x: &[f32], y: &[f32]) -> f32 {
+    fn dot<T: Element>(x: &[T], y: &[T]) -> f32 {
         let y = &y[..x.len()];
-        simd::sum_by(x.len(), |i| x[i] * y[i])
+        simd::sum_by(x.len(), |i| x[i].widen() * y[i].widen())
     }
 }
 

@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::{KeyHead, QUERIES, SCORES_STRIDE, Sequence, Tile};
+use crate::cpu::element::Element;
 use crate::cpu::gemm::{MatMut, MatRef, Parallel, gemm};
 use crate::cpu::simd::{self, multiversion};
 use crate::ops::Heads;
@@ -13,22 +14,22 @@ const QUERIES_PER_TASK: usize = 4 * QUERIES;
 const PARALLEL_WORK: usize = 1 << 17;
 
 /// Some queries of a sequence in the query heads that share a key head.
-struct Task<'a> {
+struct Task<'a, T> {
     sequence: usize,
     kv_head: usize,
     first_query: usize,
     /// For each query, its outputs in these heads.
-    y: Vec<&'a mut [f32]>,
+    y: Vec<&'a mut [T]>,
     /// For each query, a number for each of these heads.
     log_sum_exp: &'a mut [f32],
 }
 
 /// Computes `y: [b, t, h·e]` and `log_sum_exp: [b, g, t, h/g]` of sequences of one length.
-pub(in super::super) fn forward(
-    sequences: &[Sequence],
+pub(in super::super) fn forward<T: Element>(
+    sequences: &[Sequence<T>],
     heads: &Heads,
     scale: f32,
-    y: &mut [f32],
+    y: &mut [T],
     log_sum_exp: &mut [f32],
 ) {
     let Some(&Sequence { t, past, .. }) = sequences.first().filter(|sequence| sequence.t > 0) else {
@@ -36,7 +37,7 @@ pub(in super::super) fn forward(
     };
     let (g, group) = (heads.n_kv_heads, heads.queries_per_kv());
     let tasks_per_head = t.div_ceil(QUERIES_PER_TASK);
-    let mut tasks: Vec<Task> = log_sum_exp
+    let mut tasks: Vec<Task<T>> = log_sum_exp
         .chunks_mut(t * group)
         .flat_map(|head| head.chunks_mut(QUERIES_PER_TASK * group).enumerate())
         .enumerate()
@@ -54,12 +55,13 @@ pub(in super::super) fn forward(
         }
     }
 
-    let run = |scratch: &mut Scratch, task: Task| attend(&sequences[task.sequence], heads, scale, scratch, task);
+    let run =
+        |scratch: &mut (Scratch, Copies), task: Task<T>| attend(&sequences[task.sequence], heads, scale, scratch, task);
     if sequences.len() * t * (past + t) * heads.q_width() < PARALLEL_WORK {
-        let mut scratch = Scratch::new(heads, t);
+        let mut scratch = (Scratch::new(heads, t), Copies::default());
         tasks.into_iter().for_each(|task| run(&mut scratch, task));
     } else {
-        tasks.into_par_iter().with_max_len(1).for_each_init(|| Scratch::new(heads, t), run);
+        tasks.into_par_iter().with_max_len(1).for_each_init(|| (Scratch::new(heads, t), Copies::default()), run);
     }
 }
 
@@ -68,6 +70,13 @@ struct Scratch {
     /// Unnormalised outputs of a block.
     y: Vec<f32>,
     softmax: Softmax,
+}
+
+/// Heads as `f32`, if they are not.
+#[derive(Default)]
+struct Copies {
+    q: Vec<f32>,
+    keys_and_values: [Vec<f32>; 2],
 }
 
 impl Scratch {
@@ -88,15 +97,23 @@ struct Softmax {
     sum: [f32; QUERIES],
 }
 
-fn attend(sequence: &Sequence, heads: &Heads, scale: f32, scratch: &mut Scratch, mut task: Task) {
+fn attend<T: Element>(
+    sequence: &Sequence<T>,
+    heads: &Heads,
+    scale: f32,
+    (scratch, copies): &mut (Scratch, Copies),
+    mut task: Task<T>,
+) {
     let (e, group) = (heads.head_dim, heads.queries_per_kv());
-    let key_head = KeyHead::of(sequence, heads, task.kv_head);
+    let n_keys = sequence.past + task.first_query + task.y.len();
+    let key_head = KeyHead::of(sequence, heads, task.kv_head, n_keys, &mut copies.keys_and_values);
     for head in 0..group {
         let queries = sequence.q.at_column((task.kv_head * group + head) * e);
+        let queries = queries.widened(task.first_query, task.y.len(), e, &mut copies.q);
         for first in (0..task.y.len()).step_by(QUERIES) {
             let rows = QUERIES.min(task.y.len() - first);
             let first_query = task.first_query + first;
-            let q = queries.at_row(first_query);
+            let q = queries.at_row(first);
             attend_block(q, Tile::of_queries(sequence.past + first_query, rows), &key_head, scale, scratch);
 
             let Scratch { y: block, softmax, .. } = &*scratch;
@@ -104,7 +121,7 @@ fn attend(sequence: &Sequence, heads: &Heads, scale: f32, scratch: &mut Scratch,
                 let y = &mut task.y[first + i][head * e..][..e];
                 let inv_sum = 1.0 / softmax.sum[i];
                 for (y, x) in y.iter_mut().zip(block) {
-                    *y = x * inv_sum;
+                    *y = T::narrow(x * inv_sum);
                 }
                 task.log_sum_exp[(first + i) * group + head] = softmax.max[i] + softmax.sum[i].ln();
             }

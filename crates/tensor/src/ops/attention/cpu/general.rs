@@ -3,22 +3,23 @@
 use rayon::prelude::*;
 
 use super::{Rows, Sequence};
+use crate::cpu::element::{Element, convert};
 use crate::cpu::simd::{self, multiversion};
 use crate::ops::Heads;
 use crate::ops::attention::options::Rule;
 
 /// One query of one head, with the keys and values of all positions.
-struct Query<'a> {
+struct Query<'a, T> {
     sequence: usize,
     head: usize,
     position: usize,
-    q: &'a [f32],
-    k: Rows<'a>,
-    v: Rows<'a>,
+    q: &'a [T],
+    k: Rows<'a, T>,
+    v: Rows<'a, T>,
 }
 
-impl<'a> Query<'a> {
-    fn of(of: &Sequence<'a>, sequence: usize, head: usize, position: usize, heads: &Heads) -> Self {
+impl<'a, T: Element> Query<'a, T> {
+    fn of(of: &Sequence<'a, T>, sequence: usize, head: usize, position: usize, heads: &Heads) -> Self {
         let (e, kv_head) = (heads.head_dim, head / heads.queries_per_kv());
         let (k, v) = (of.k.at_column(kv_head * e), of.v.at_column(kv_head * e));
         Query { sequence, head, position, q: of.q.at_column(head * e).row(position, e), k, v }
@@ -44,22 +45,32 @@ impl<'a> Query<'a> {
 }
 
 /// Computes `y: [b, t, h·e]`.
-pub(in super::super) fn forward_with(rule: &Rule, qkv: &[f32], heads: &Heads, t: usize, y: &mut [f32]) {
+pub(in super::super) fn forward_with<T: Element>(rule: &Rule, qkv: &[T], heads: &Heads, t: usize, y: &mut [T]) {
     let e = heads.head_dim;
-    y.par_chunks_exact_mut(heads.q_width()).enumerate().for_each_init(Default::default, |(p, slopes), (row, y)| {
+    y.par_chunks_exact_mut(heads.q_width()).enumerate().for_each_init(Default::default, |scratch, (row, y)| {
+        let (p, slopes, sums): &mut (Vec<f32>, Vec<f32>, Vec<f32>) = scratch;
         let (batch, position) = (row / t, row % t);
         let sequence = Sequence::of_fused(qkv, heads, batch, t);
         for (head, y) in y.chunks_exact_mut(e).enumerate() {
             let query = Query::of(&sequence, batch, head, position, heads);
             let first = query.probabilities(rule, t, p, slopes);
-            y.fill(0.0);
-            p.iter().enumerate().for_each(|(j, &p)| axpy(y, p, query.v.row(first + j, e)));
+            sums.clear();
+            sums.resize(e, 0.0);
+            p.iter().enumerate().for_each(|(j, &p)| axpy(sums, p, query.v.row(first + j, e)));
+            convert(y, sums);
         }
     });
 }
 
 /// Computes `dqkv: [b, t, (h + 2g)·e]`. A task owns a key head of a sequence and the query heads that share it.
-pub(in super::super) fn backward_with(rule: &Rule, dy: &[f32], qkv: &[f32], heads: &Heads, t: usize, dqkv: &mut [f32]) {
+pub(in super::super) fn backward_with<D: Element, T: Element>(
+    rule: &Rule,
+    dy: &[T],
+    qkv: &[T],
+    heads: &Heads,
+    t: usize,
+    dqkv: &mut [D],
+) {
     if dqkv.is_empty() {
         return;
     }
@@ -94,24 +105,24 @@ pub(in super::super) fn backward_with(rule: &Rule, dy: &[f32], qkv: &[f32], head
         let (dqs, dkv) = dqkv.split_at_mut(heads.q_width());
         let (dks, dvs) = dkv.split_at_mut(heads.kv_width());
         for (kv_head, (dq, dk, dv)) in gradients[batch * g..][..g].iter().enumerate() {
-            dqs[kv_head * group * e..][..group * e].copy_from_slice(&dq[i * group * e..][..group * e]);
-            dks[kv_head * e..][..e].copy_from_slice(&dk[i * e..][..e]);
-            dvs[kv_head * e..][..e].copy_from_slice(&dv[i * e..][..e]);
+            convert(&mut dqs[kv_head * group * e..][..group * e], &dq[i * group * e..][..group * e]);
+            convert(&mut dks[kv_head * e..][..e], &dk[i * e..][..e]);
+            convert(&mut dvs[kv_head * e..][..e], &dv[i * e..][..e]);
         }
     }
 }
 
 multiversion! {
-    fn dot(x: &[f32], y: &[f32]) -> f32 {
+    fn dot<T: Element>(x: &[T], y: &[T]) -> f32 {
         let y = &y[..x.len()];
-        simd::sum_by(x.len(), |i| x[i] * y[i])
+        simd::sum_by(x.len(), |i| x[i].widen() * y[i].widen())
     }
 }
 
 multiversion! {
-    fn axpy(y: &mut [f32], a: f32, x: &[f32]) {
+    fn axpy<T: Element>(y: &mut [f32], a: f32, x: &[T]) {
         for (y, x) in y.iter_mut().zip(x) {
-            *y += a * x;
+            *y += a * x.widen();
         }
     }
 }

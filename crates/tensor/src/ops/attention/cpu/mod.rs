@@ -1,12 +1,14 @@
 //! Tiles of scores that stay in the cache of a core.
 //!
 //! A task walks blocks of [`QUERIES`] rows; for each it walks tiles of [`KEYS`] keys, all products small enough to run
-//! on the task's own thread. The cuts depend on the shapes alone.
+//! on the task's own thread. Heads in bf16 are widened once per task. The cuts depend on the shapes alone.
 
 mod forward;
 mod backward;
 mod general;
 
+use crate::DType;
+use crate::cpu::element::{Element, convert};
 use crate::cpu::gemm::MatRef;
 use crate::ops::Heads;
 
@@ -23,47 +25,62 @@ const SCORES_STRIDE: usize = KEYS + 16;
 
 /// Rows of a matrix inside a larger one.
 #[derive(Clone, Copy)]
-pub(super) struct Rows<'a> {
+pub(super) struct Rows<'a, T = f32> {
     /// Starts at the first row.
-    pub(super) data: &'a [f32],
+    pub(super) data: &'a [T],
     /// Elements between the starts of neighbouring rows.
     pub(super) stride: usize,
 }
 
-impl<'a> Rows<'a> {
+impl<'a, T: Element> Rows<'a, T> {
     /// The same rows from a column on.
     fn at_column(self, column: usize) -> Self {
         Rows { data: &self.data[column..], ..self }
     }
 
     /// The matrix from a row on.
-    fn at_row(self, row: usize) -> MatRef<'a> {
+    fn at_row(self, row: usize) -> MatRef<'a, T> {
         MatRef { data: &self.data[row * self.stride..], row_stride: self.stride, col_stride: 1 }
     }
 
     /// Elements `0..n` of a row.
-    fn row(self, row: usize, n: usize) -> &'a [f32] {
+    fn row(self, row: usize, n: usize) -> &'a [T] {
         &self.data[row * self.stride..][..n]
+    }
+
+    /// Elements `0..e` of `n_rows` rows from `first` on as `f32`: where they lie if they are, else in `copy`.
+    fn widened<'b>(self, first: usize, n_rows: usize, e: usize, copy: &'b mut Vec<f32>) -> Rows<'b>
+    where
+        'a: 'b,
+    {
+        if T::DTYPE == DType::F32 {
+            return Rows { data: bytemuck::cast_slice(&self.data[first * self.stride..]), stride: self.stride };
+        }
+        copy.resize(n_rows * e, 0.0);
+        for (row, copy) in copy.chunks_exact_mut(e).enumerate() {
+            convert(copy, self.row(first + row, e));
+        }
+        Rows { data: copy, stride: e }
     }
 }
 
 /// One sequence of the batch; rows hold all heads.
-pub(super) struct Sequence<'a> {
+pub(super) struct Sequence<'a, T = f32> {
     /// `[t, h·e]`.
-    pub(super) q: Rows<'a>,
+    pub(super) q: Rows<'a, T>,
     /// `[past + t, g·e]`.
-    pub(super) k: Rows<'a>,
+    pub(super) k: Rows<'a, T>,
     /// `[past + t, g·e]`.
-    pub(super) v: Rows<'a>,
+    pub(super) v: Rows<'a, T>,
     /// Queries.
     pub(super) t: usize,
     /// Keys before the first query.
     pub(super) past: usize,
 }
 
-impl<'a> Sequence<'a> {
+impl<'a, T: Element> Sequence<'a, T> {
     /// A sequence of a fused projection `[b, t, (h + 2g)·e]`.
-    pub(super) fn of_fused(qkv: &'a [f32], heads: &Heads, batch: usize, t: usize) -> Self {
+    pub(super) fn of_fused(qkv: &'a [T], heads: &Heads, batch: usize, t: usize) -> Self {
         let stride = heads.qkv_width();
         let rows = &qkv[batch * t * stride..][..t * stride];
         let at_column = |column: usize| Rows { data: rows.get(column..).unwrap_or_default(), stride };
@@ -86,9 +103,17 @@ struct KeyHead<'a> {
 }
 
 impl<'a> KeyHead<'a> {
-    fn of(sequence: &Sequence<'a>, heads: &Heads, kv_head: usize) -> Self {
-        let column = kv_head * heads.head_dim;
-        KeyHead { k: sequence.k.at_column(column), v: sequence.v.at_column(column), head_dim: heads.head_dim }
+    /// The first `n_keys` of a head; `copies` hold them as `f32`, if they are not.
+    fn of<T: Element>(
+        sequence: &Sequence<'a, T>,
+        heads: &Heads,
+        kv_head: usize,
+        n_keys: usize,
+        [k_copy, v_copy]: &'a mut [Vec<f32>; 2],
+    ) -> Self {
+        let e = heads.head_dim;
+        let of = |rows: Rows<'a, T>, copy| rows.at_column(kv_head * e).widened(0, n_keys, e, copy);
+        KeyHead { k: of(sequence.k, k_copy), v: of(sequence.v, v_copy), head_dim: e }
     }
 }
 
