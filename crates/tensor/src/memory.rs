@@ -8,7 +8,7 @@
 //! - large buffers are pages of their own, not pieces of a heap that keeps what is freed;
 //! - size classes are an eighth of an octave apart, and the slack of a class is never touched, so never resident;
 //! - a request that finds no waiting buffer first releases waiting ones of other sizes, those that wait longest first, as
-//!   long as alive, waiting and requested bytes together exceed the highest count of alive bytes so far.
+//!   long as alive, waiting and requested bytes together exceed the highest count of alive bytes so far by a sixteenth.
 //!
 //! The cache is one per process, as an allocator is. Nothing about results depends on it: a buffer's contents are
 //! unspecified until its operation has written them, and every operation writes all of its output.
@@ -21,8 +21,10 @@ use memmap2::MmapMut;
 
 /// Buffers below this size (bytes) come from the heap and go back to it.
 const SMALLEST_CACHED: usize = 1 << 16;
-/// Waiting bytes that are tolerated beyond the peak of alive ones.
+/// Waiting bytes that are tolerated beyond the peak of alive ones, and with them the inverse of a share of that peak: enough
+/// for a step of many sizes not to release what it will ask for again.
 const SLACK: usize = 16 << 20;
+const SLACK_DIVISOR: usize = 16;
 
 /// Bytes held by tensors now and at most.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -95,7 +97,8 @@ impl Cache {
             self.stats.waiting -= class;
             return Some(pages);
         }
-        let over = (self.stats.alive + self.stats.waiting).saturating_sub(self.stats.peak_alive + SLACK);
+        let limit = self.stats.peak_alive + self.stats.peak_alive / SLACK_DIVISOR + SLACK;
+        let over = (self.stats.alive + self.stats.waiting).saturating_sub(limit);
         self.release(over);
         None
     }

@@ -7,6 +7,7 @@ fn planned_and_counted(settings: &[(&str, &str)]) -> Option<(f64, f64)> {
     let folder = tempfile::tempdir().unwrap();
     let fixed = [
         ("training.steps", "2"),
+        ("training.precision", "\"f32\""),
         ("training.validation_sequences", "1"),
         ("model.context_length", "256"),
         ("data.validation.tail", "0.5"),

@@ -276,8 +276,8 @@ impl<'a, C: Element> Plan<'a, C> {
                 unsafe {
                     let c = c.get().add(row * c_row_stride + column);
                     let at = Corner { c, row_stride: c_row_stride, rows: strip.len(), cols: n_columns };
-                    let is_f32 = C::DTYPE == DType::F32;
-                    if !is_f32 && beta != 0.0 {
+                    let in_place = C::DTYPE == DType::F32 || loops.rounds;
+                    if !in_place && beta != 0.0 {
                         at.widen_into(&mut sums);
                     }
                     (loops.tile)(&Tile {
@@ -291,10 +291,11 @@ impl<'a, C: Element> Plan<'a, C> {
                         b,
                         b_step_stride,
                         beta,
-                        c: if is_f32 { c.cast() } else { sums.as_mut_ptr() },
-                        c_row_stride: if is_f32 { c_row_stride } else { n_columns },
+                        c: if in_place { c.cast() } else { sums.as_mut_ptr() },
+                        c_row_stride: if in_place { c_row_stride } else { n_columns },
+                        rounded: in_place && C::DTYPE != DType::F32,
                     });
-                    if !is_f32 {
+                    if !in_place {
                         at.round_from(&sums);
                     }
                 }

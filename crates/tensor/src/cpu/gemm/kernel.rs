@@ -153,6 +153,8 @@ pub(super) struct Loops {
     pub(super) tile: unsafe fn(&Tile),
     /// Copies a few lanes into a strip.
     pub(super) pack: unsafe fn(&Lanes),
+    /// Whether the micro-kernel can round what it stores to bf16.
+    pub(super) rounds: bool,
     /// Dot products of few rows with many.
     pub(super) dots: unsafe fn(&Dots),
 }
@@ -182,6 +184,8 @@ pub(super) struct Tile {
     pub(super) beta: f32,
     pub(super) c: *mut f32,
     pub(super) c_row_stride: usize,
+    /// `c` is the address of bf16; only with loops that round.
+    pub(super) rounded: bool,
 }
 
 /// A packing job: `n_lanes <= lanes` neighbours over `n_k` elements, `dst[p·dst_stride + lane] ← source(lane, p)`.

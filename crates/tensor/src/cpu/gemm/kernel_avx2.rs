@@ -25,6 +25,7 @@ const F32_LOOPS: Loops = Loops {
     m_block: 120,
     tile,
     pack: pack_lanes,
+    rounds: false,
     dots,
 };
 

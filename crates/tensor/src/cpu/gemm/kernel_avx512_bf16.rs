@@ -19,6 +19,7 @@ pub(super) static LOOPS: Loops = Loops {
     m_block: 168,
     tile,
     pack,
+    rounds: true,
     dots,
 };
 
@@ -60,7 +61,7 @@ unsafe fn tile(t: &Tile) {
 
 /// # Safety
 /// See [`Tile`]; the machine has AVX-512 BF16, `t` has `ROWS` rows and fits `VECTORS` vectors, and its `A` is packed.
-#[target_feature(enable = "avx512f,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 unsafe fn tile_of<const ROWS: usize, const VECTORS: usize>(t: &Tile) {
     let mut acc = [[_mm512_setzero_ps(); VECTORS]; ROWS];
     let (mut a, mut b) = (t.a.cast::<i32>(), t.b);
@@ -83,7 +84,35 @@ unsafe fn tile_of<const ROWS: usize, const VECTORS: usize>(t: &Tile) {
         }
     }
     // SAFETY: the contract is the same.
-    unsafe { write_back(t, acc) };
+    unsafe { if t.rounded { write_back_rounded(t, acc) } else { write_back(t, acc) } };
+}
+
+/// [`write_back`] to bf16.
+///
+/// # Safety
+/// As for [`tile_of`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn write_back_rounded<const ROWS: usize, const VECTORS: usize>(t: &Tile, acc: [[__m512; VECTORS]; ROWS]) {
+    let alpha = _mm512_set1_ps(t.alpha);
+    let beta = _mm512_set1_ps(t.beta);
+    for (i, acc) in acc.into_iter().enumerate() {
+        for (v, sum) in acc.into_iter().enumerate() {
+            let mask = first_lanes((t.cols - v * LANES).min(LANES));
+            // SAFETY: masked to the columns of `c`; 256 bits of bf16 are as many bits.
+            unsafe {
+                let c = t.c.cast::<i16>().add(i * t.c_row_stride + v * LANES);
+                let sum = if t.beta == 0.0 {
+                    _mm512_mul_ps(alpha, sum)
+                } else {
+                    let old = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, c));
+                    let old = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(old));
+                    _mm512_fmadd_ps(alpha, sum, _mm512_mul_ps(beta, old))
+                };
+                _mm256_mask_storeu_epi16(c, mask, transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(sum)));
+            }
+        }
+    }
 }
 
 /// # Safety

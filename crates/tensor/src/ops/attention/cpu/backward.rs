@@ -5,7 +5,7 @@
 
 use rayon::prelude::*;
 
-use super::{KeyHead, QUERIES, Rows, SCORES_STRIDE, Sequence, Tile};
+use super::{KeyHead, QUERIES, Rows, SCORES_STRIDE, Sequence, Tile, operand};
 use crate::cpu::element::{Element, convert};
 use crate::cpu::gemm::{MatMut, MatRef, Parallel, gemm};
 use crate::cpu::simd::{self, multiversion};
@@ -56,7 +56,7 @@ pub(in super::super) fn backward<D: Element, T: Element>(
         }
     }
     tasks.into_par_iter().with_max_len(1).enumerate().for_each_init(
-        || (Scratch::new(heads, t), Copies::default()),
+        || Scratch::new(heads, t),
         |scratch, (idx, mut gradients)| {
             let (batch, kv_head) = (idx / g, idx % g);
             let width = heads.q_width();
@@ -81,19 +81,13 @@ struct Side<'a, T> {
     log_sum_exp: &'a [f32],
 }
 
-/// Heads as `f32`, if they are not.
-#[derive(Default)]
-struct Copies {
-    q: Vec<f32>,
-    keys_and_values: [Vec<f32>; 2],
-    dy: Vec<f32>,
-}
-
-struct Scratch {
+struct Scratch<T> {
     /// A tile of scores, then of `P`.
     p: Vec<f32>,
     /// A tile of `dP`, then of `dS`.
     ds: Vec<f32>,
+    /// Both rounded, if `T` is not `f32`.
+    rounded: [Vec<T>; 2],
     dq: Vec<f32>,
     dk: Vec<f32>,
     dv: Vec<f32>,
@@ -102,12 +96,13 @@ struct Scratch {
     delta: [f32; QUERIES],
 }
 
-impl Scratch {
+impl<T> Scratch<T> {
     fn new(heads: &Heads, t: usize) -> Self {
         let (e, rows) = (heads.head_dim, QUERIES.min(t));
         Scratch {
             p: vec![0.0; rows * SCORES_STRIDE],
             ds: vec![0.0; rows * SCORES_STRIDE],
+            rounded: [Vec::new(), Vec::new()],
             dq: vec![0.0; rows * e],
             dk: vec![0.0; t * e],
             dv: vec![0.0; t * e],
@@ -122,25 +117,22 @@ fn differentiate<D: Element, T: Element>(
     heads: &Heads,
     kv_head: usize,
     scale: f32,
-    (scratch, copies): &mut (Scratch, Copies),
+    scratch: &mut Scratch<T>,
     gradients: &mut [GradientRow<D>],
 ) {
     let (e, group, t) = (heads.head_dim, heads.queries_per_kv(), gradients.len());
-    let key_head = KeyHead::of(&side.sequence, heads, kv_head, t, &mut copies.keys_and_values);
+    let key_head = KeyHead::of(&side.sequence, heads, kv_head);
     scratch.dk.fill(0.0);
     scratch.dv.fill(0.0);
     for head in 0..group {
         let column = (kv_head * group + head) * e;
         let (queries, y, dy) = (side.sequence.q.at_column(column), side.y.at_column(column), side.dy.at_column(column));
-        let queries_f32 = queries.widened(0, t, e, &mut copies.q);
-        let dy_f32 = dy.widened(0, t, e, &mut copies.dy);
         for first in (0..t).step_by(QUERIES) {
             let rows = QUERIES.min(t - first);
             for i in 0..rows {
                 scratch.log_sum_exp[i] = side.log_sum_exp[(first + i) * group + head];
                 scratch.delta[i] = dot(y.row(first + i, e), dy.row(first + i, e));
             }
-            let (queries, dy) = (&queries_f32, &dy_f32);
             let block = Block { first, rows, q: queries.at_row(first), dy: dy.at_row(first) };
             differentiate_block(&block, &key_head, scale, scratch);
             for (gradient, dq) in gradients[first..].iter_mut().zip(scratch.dq.chunks_exact(e)) {
@@ -155,16 +147,16 @@ fn differentiate<D: Element, T: Element>(
 }
 
 /// A block of queries of one head.
-struct Block<'a> {
+struct Block<'a, T> {
     first: usize,
     rows: usize,
-    q: MatRef<'a>,
-    dy: MatRef<'a>,
+    q: MatRef<'a, T>,
+    dy: MatRef<'a, T>,
 }
 
 /// Writes the `dq` of a block to the scratch, and adds its part of `dk` and `dv` there.
-fn differentiate_block(block: &Block, key_head: &KeyHead, scale: f32, scratch: &mut Scratch) {
-    let Scratch { p, ds, dq, dk, dv, log_sum_exp, delta } = scratch;
+fn differentiate_block<T: Element>(block: &Block<T>, key_head: &KeyHead<T>, scale: f32, scratch: &mut Scratch<T>) {
+    let Scratch { p, ds, rounded: [rounded_p, rounded_ds], dq, dk, dv, log_sum_exp, delta } = scratch;
     let &Block { first, rows, q, dy } = block;
     let e = key_head.head_dim;
     for tile in Tile::of_queries(first, rows) {
@@ -175,8 +167,7 @@ fn differentiate_block(block: &Block, key_head: &KeyHead, scale: f32, scratch: &
         gemm(rows, cols, e, 1.0, dy, v.transposed(), 0.0, to(ds), Parallel::Serial);
         differentiate_softmax(p, ds, log_sum_exp, delta, &tile);
 
-        let of = |data| MatRef { data, row_stride: SCORES_STRIDE, col_stride: 1 };
-        let (p, ds) = (of(p), of(ds));
+        let (p, ds) = (operand(p, rows, rounded_p), operand(ds, rows, rounded_ds));
         let (dk, dv) = (&mut dk[first_key * e..], &mut dv[first_key * e..]);
         let dq_beta = if first_key == 0 { 0.0 } else { 1.0 };
         gemm(cols, e, rows, 1.0, p.transposed(), dy, 1.0, MatMut::row_major(dv, e), Parallel::Serial);

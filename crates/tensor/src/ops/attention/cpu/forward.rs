@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{KeyHead, QUERIES, SCORES_STRIDE, Sequence, Tile};
+use super::{KeyHead, QUERIES, SCORES_STRIDE, Sequence, Tile, operand};
 use crate::cpu::element::Element;
 use crate::cpu::gemm::{MatMut, MatRef, Parallel, gemm};
 use crate::cpu::simd::{self, multiversion};
@@ -55,35 +55,30 @@ pub(in super::super) fn forward<T: Element>(
         }
     }
 
-    let run =
-        |scratch: &mut (Scratch, Copies), task: Task<T>| attend(&sequences[task.sequence], heads, scale, scratch, task);
+    let run = |scratch: &mut Scratch<T>, task: Task<T>| attend(&sequences[task.sequence], heads, scale, scratch, task);
     if sequences.len() * t * (past + t) * heads.q_width() < PARALLEL_WORK {
-        let mut scratch = (Scratch::new(heads, t), Copies::default());
+        let mut scratch = Scratch::new(heads, t);
         tasks.into_iter().for_each(|task| run(&mut scratch, task));
     } else {
-        tasks.into_par_iter().with_max_len(1).for_each_init(|| (Scratch::new(heads, t), Copies::default()), run);
+        tasks.into_par_iter().with_max_len(1).for_each_init(|| Scratch::new(heads, t), run);
     }
 }
 
-struct Scratch {
+struct Scratch<T> {
     scores: Vec<f32>,
+    /// The scores of a tile turned into probabilities and rounded, if `T` is not `f32`.
+    rounded: Vec<T>,
     /// Unnormalised outputs of a block.
     y: Vec<f32>,
     softmax: Softmax,
 }
 
-/// Heads as `f32`, if they are not.
-#[derive(Default)]
-struct Copies {
-    q: Vec<f32>,
-    keys_and_values: [Vec<f32>; 2],
-}
-
-impl Scratch {
+impl<T> Scratch<T> {
     fn new(heads: &Heads, t: usize) -> Self {
         let rows = QUERIES.min(t);
         Scratch {
             scores: vec![0.0; rows * SCORES_STRIDE],
+            rounded: Vec::new(),
             y: vec![0.0; rows * heads.head_dim],
             softmax: Softmax { max: [0.0; QUERIES], sum: [0.0; QUERIES] },
         }
@@ -97,23 +92,15 @@ struct Softmax {
     sum: [f32; QUERIES],
 }
 
-fn attend<T: Element>(
-    sequence: &Sequence<T>,
-    heads: &Heads,
-    scale: f32,
-    (scratch, copies): &mut (Scratch, Copies),
-    mut task: Task<T>,
-) {
+fn attend<T: Element>(sequence: &Sequence<T>, heads: &Heads, scale: f32, scratch: &mut Scratch<T>, mut task: Task<T>) {
     let (e, group) = (heads.head_dim, heads.queries_per_kv());
-    let n_keys = sequence.past + task.first_query + task.y.len();
-    let key_head = KeyHead::of(sequence, heads, task.kv_head, n_keys, &mut copies.keys_and_values);
+    let key_head = KeyHead::of(sequence, heads, task.kv_head);
     for head in 0..group {
         let queries = sequence.q.at_column((task.kv_head * group + head) * e);
-        let queries = queries.widened(task.first_query, task.y.len(), e, &mut copies.q);
         for first in (0..task.y.len()).step_by(QUERIES) {
             let rows = QUERIES.min(task.y.len() - first);
             let first_query = task.first_query + first;
-            let q = queries.at_row(first);
+            let q = queries.at_row(first_query);
             attend_block(q, Tile::of_queries(sequence.past + first_query, rows), &key_head, scale, scratch);
 
             let Scratch { y: block, softmax, .. } = &*scratch;
@@ -130,8 +117,14 @@ fn attend<T: Element>(
 }
 
 /// Leaves the unnormalised outputs of a block of queries, and their softmax, in the scratch.
-fn attend_block(q: MatRef, tiles: impl Iterator<Item = Tile>, key_head: &KeyHead, scale: f32, scratch: &mut Scratch) {
-    let (Scratch { scores, y, softmax }, e) = (scratch, key_head.head_dim);
+fn attend_block<T: Element>(
+    q: MatRef<T>,
+    tiles: impl Iterator<Item = Tile>,
+    key_head: &KeyHead<T>,
+    scale: f32,
+    scratch: &mut Scratch<T>,
+) {
+    let (Scratch { scores, rounded, y, softmax }, e) = (scratch, key_head.head_dim);
     softmax.max = [f32::NEG_INFINITY; QUERIES];
     softmax.sum = [0.0; QUERIES];
     for tile in tiles {
@@ -141,7 +134,7 @@ fn attend_block(q: MatRef, tiles: impl Iterator<Item = Tile>, key_head: &KeyHead
         gemm(rows, cols, e, scale, q, k, 0.0, to, Parallel::Serial);
         let is_first = first_key == 0;
         update_softmax(softmax, scores, &tile, if is_first { &mut [] } else { y }, e);
-        let p = MatRef { data: scores, row_stride: SCORES_STRIDE, col_stride: 1 };
+        let p = operand(scores, rows, rounded);
         let beta = if is_first { 0.0 } else { 1.0 };
         gemm(rows, e, cols, 1.0, p, v, beta, MatMut::row_major(y, e), Parallel::Serial);
     }

@@ -1,7 +1,8 @@
 //! Tiles of scores that stay in the cache of a core.
 //!
 //! A task walks blocks of [`QUERIES`] rows; for each it walks tiles of [`KEYS`] keys, all products small enough to run
-//! on the task's own thread. Heads in bf16 are widened once per task. The cuts depend on the shapes alone.
+//! on the task's own thread. In bf16,
+//! probabilities are rounded for the products behind them; sums stay in `f32`. The cuts depend on the shapes alone.
 
 mod forward;
 mod backward;
@@ -47,21 +48,6 @@ impl<'a, T: Element> Rows<'a, T> {
     fn row(self, row: usize, n: usize) -> &'a [T] {
         &self.data[row * self.stride..][..n]
     }
-
-    /// Elements `0..e` of `n_rows` rows from `first` on as `f32`: where they lie if they are, else in `copy`.
-    fn widened<'b>(self, first: usize, n_rows: usize, e: usize, copy: &'b mut Vec<f32>) -> Rows<'b>
-    where
-        'a: 'b,
-    {
-        if T::DTYPE == DType::F32 {
-            return Rows { data: bytemuck::cast_slice(&self.data[first * self.stride..]), stride: self.stride };
-        }
-        copy.resize(n_rows * e, 0.0);
-        for (row, copy) in copy.chunks_exact_mut(e).enumerate() {
-            convert(copy, self.row(first + row, e));
-        }
-        Rows { data: copy, stride: e }
-    }
 }
 
 /// One sequence of the batch; rows hold all heads.
@@ -96,25 +82,30 @@ impl<'a, T: Element> Sequence<'a, T> {
 
 /// One head's part of a block: the keys and values that its queries may see.
 #[derive(Clone, Copy)]
-struct KeyHead<'a> {
-    k: Rows<'a>,
-    v: Rows<'a>,
+struct KeyHead<'a, T> {
+    k: Rows<'a, T>,
+    v: Rows<'a, T>,
     head_dim: usize,
 }
 
-impl<'a> KeyHead<'a> {
-    /// The first `n_keys` of a head; `copies` hold them as `f32`, if they are not.
-    fn of<T: Element>(
-        sequence: &Sequence<'a, T>,
-        heads: &Heads,
-        kv_head: usize,
-        n_keys: usize,
-        [k_copy, v_copy]: &'a mut [Vec<f32>; 2],
-    ) -> Self {
-        let e = heads.head_dim;
-        let of = |rows: Rows<'a, T>, copy| rows.at_column(kv_head * e).widened(0, n_keys, e, copy);
-        KeyHead { k: of(sequence.k, k_copy), v: of(sequence.v, v_copy), head_dim: e }
+impl<'a, T: Element> KeyHead<'a, T> {
+    fn of(sequence: &Sequence<'a, T>, heads: &Heads, kv_head: usize) -> Self {
+        let column = kv_head * heads.head_dim;
+        KeyHead { k: sequence.k.at_column(column), v: sequence.v.at_column(column), head_dim: heads.head_dim }
     }
+}
+
+/// A tile as an operand of a product with elements of type `T`: rounded into `copy` if it has to be.
+fn operand<'a, T: Element>(tile: &'a [f32], rows: usize, copy: &'a mut Vec<T>) -> MatRef<'a, T> {
+    let tile = &tile[..rows * SCORES_STRIDE];
+    let data = if T::DTYPE == DType::F32 {
+        bytemuck::cast_slice(tile)
+    } else {
+        copy.resize(tile.len(), T::narrow(0.0));
+        convert(copy, tile);
+        copy
+    };
+    MatRef { data, row_stride: SCORES_STRIDE, col_stride: 1 }
 }
 
 /// Where a tile of scores lies.
