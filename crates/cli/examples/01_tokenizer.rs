@@ -12,7 +12,8 @@ use tokenizer::train::{BpeConfig, train_bpe};
 fn main() -> Result<(), tokenizer::Error> {
     // The course's example: the counts are 5, 2, 3 and 6.
     let text = "low low low low low lower lower widest widest widest newest newest newest newest newest newest";
-    let config = BpeConfig { vocab_size: 256 + 1 + 9, special_tokens: vec!["<|endoftext|>".to_owned()], ..BpeConfig::default() };
+    let config =
+        BpeConfig { vocab_size: 256 + 1 + 9, special_tokens: vec!["<|endoftext|>".to_owned()], ..BpeConfig::default() };
     let documents = [Ok::<Vec<u8>, Infallible>(text.as_bytes().to_vec())];
     let tokenizer = train_bpe(documents, &config, &|_| {})?;
 
