@@ -32,7 +32,7 @@ pub(super) struct Encode {
     /// A file, all of which is text; a name that ends in .zst is decompressed
     #[arg(long, value_name = "FILE")]
     input: Option<PathBuf>,
-    /// Put the tokens around the text that the tokenizer's file asks for, such as <s> or [CLS] and [SEP]
+    /// Put the tokens around the text that the tokenizer's file asks for, such as `<s>` or `[CLS]` and `[SEP]`
     #[arg(long)]
     add_special_tokens: bool,
     /// Accept text that is not UTF-8

@@ -5,7 +5,7 @@
 //! columns. Invariants:
 //!
 //! - Sums are in f32, and products of f32 are products of f32, not of TF32.
-//! - The same product gives the same bits: one algorithm for a [`Key`], chosen once, without atomic sums.
+//! - The same product gives the same bits: one algorithm for a `Key`, chosen once, without atomic sums.
 //! - Any size works: what cuBLASLt refuses, a simple kernel of ours does (`plain`).
 
 mod fp8;
