@@ -24,6 +24,8 @@ pub struct TrainState {
 impl TrainState {
     /// Takes weights and an optimizer's state to `device`, to be computed with in `dtype`.
     ///
+    /// Weights that are on `device` already are shared: drop `model` before the first update, which changes them in place.
+    ///
     /// # Errors
     /// If the device's memory does not suffice.
     pub fn new(model: &Transformer, optimizer: Optimizer, device: Device, dtype: DType) -> Result<Self, Error> {
