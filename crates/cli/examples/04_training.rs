@@ -30,9 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         weight_decay: 0.0,
         decay: Decay::Matrices,
     };
-    let mut state = TrainState::fresh(&model, &config, 1.0, Device::Cpu, DType::F32)?;
-    // The state shares its weights; they are changed in place.
-    drop(model);
+    let mut state = TrainState::fresh(model, &config, 1.0, Device::Cpu, DType::F32)?;
     let mut stepper = Stepper::new(Device::Cpu, 1, 1, n)?;
     for step in 0..120 {
         let result = stepper.step(&mut state, std::slice::from_ref(&batch), 3e-3, step)?;

@@ -75,8 +75,7 @@ impl Estimate {
 fn timed_step(config: &RunConfig, plan: &Plan, device: Device, dtype: DType) -> Result<f64> {
     let recompute = config.training.recompute.value().expect("an effective config");
     let model = Transformer::new(&config.model, config.seed).with_recompute(recompute);
-    let mut state = TrainState::fresh(&model, &config.optimizer, config.training.grad_clip_norm, device, dtype)?;
-    drop(model);
+    let mut state = TrainState::fresh(model, &config.optimizer, config.training.grad_clip_norm, device, dtype)?;
     let (b, t, v) = (plan.micro_batch_size, config.model.context_length, config.model.vocab_size);
     let mut stepper = Stepper::new(device, 1, b, t)?;
     // Spread over the vocabulary, as the rows of a text's tokens are.

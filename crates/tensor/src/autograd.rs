@@ -160,34 +160,12 @@ impl Tensor {
         assert!(self.len() == 1, "backward: expected a scalar, not a tensor of shape {:?}", self.shape());
         let track = self.track().expect("backward: a tensor computed from at least one tracked tensor");
         // On the CPU whatever the device: operations that end in a scalar read it without waiting for a GPU.
-        walk(track, Tensor::full(self.shape(), scale), gradients);
-    }
-
-    /// Adds the gradients of `Σ self · dy` to `gradients`: the backward pass from a result of any shape.
-    ///
-    /// # Shapes
-    /// `dy`: the shape, dtype and device of this tensor.
-    ///
-    /// # Panics
-    /// If `dy` is otherwise, the tensor is not tracked, or its tape has been walked before.
-    #[track_caller]
-    pub fn backward_from(&self, dy: &Tensor, gradients: &mut Gradients) {
-        assert!(
-            dy.shape() == self.shape() && dy.dtype() == self.dtype() && dy.device() == self.device(),
-            "backward_from: {self:?} cannot have the gradient {dy:?}"
-        );
-        let track = self.track().expect("backward_from: a tensor computed from at least one tracked tensor");
-        walk(track, dy.detached(), gradients);
-    }
-}
-
-/// Delivers the gradient of the tensor at `track`, and runs the backward closures from there on.
-fn walk(track: &Track, gradient: Tensor, gradients: &mut Gradients) {
-    let mut pending = BTreeMap::new();
-    Sink { gradients, pending: &mut pending }.put(track, gradient);
-    while let Some((_, Pending { node, gradient })) = pending.pop_last() {
-        let gradient = gradient.expect("every pending node has a gradient between closures");
-        let backward = node.take().expect("backward: this tape has been walked before");
-        backward(gradient, &mut Sink { gradients, pending: &mut pending });
+        let mut pending = BTreeMap::new();
+        Sink { gradients, pending: &mut pending }.put(track, Tensor::full(self.shape(), scale));
+        while let Some((_, Pending { node, gradient })) = pending.pop_last() {
+            let gradient = gradient.expect("every pending node has a gradient between closures");
+            let backward = node.take().expect("backward: this tape has been walked before");
+            backward(gradient, &mut Sink { gradients, pending: &mut pending });
+        }
     }
 }

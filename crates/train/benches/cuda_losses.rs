@@ -57,7 +57,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dataset = Arc::new(Dataset::open(shards)?);
     let loader_config = LoaderConfig { context_length: CONTEXT, global_batch: BATCH, seed: 1 };
     let mut loader = Loader::new(dataset, loader_config)?;
-    let mut state = TrainState::fresh(&model, &optimizer, 1.0, device, DType::Bf16)?;
+    let mut state = TrainState::fresh(model, &optimizer, 1.0, device, DType::Bf16)?;
     let mut stepper = Stepper::new(device, 1, BATCH, CONTEXT)?;
     let mut batches = BufWriter::new(File::create(folder.join("batches.bin"))?);
     let mut losses = Vec::new();

@@ -108,7 +108,7 @@ impl Trainer {
         loader.resume(progress.loader)?;
         let dtype = training.precision.value().expect("an effective config").dtype();
         let model = model.with_recompute(training.recompute.value().expect("an effective config"));
-        let state = TrainState::new(&model, optimizer, device, dtype)?;
+        let state = TrainState::new(model, optimizer, device, dtype)?;
         let micro_batch_size = training.micro_batch_size.value().expect("an effective config");
         let n_micro_batches = training.batch_size / micro_batch_size;
         let fp8 = training.matmul.value() == Some(Matmul::Fp8);

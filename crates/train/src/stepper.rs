@@ -24,12 +24,11 @@ pub struct TrainState {
 impl TrainState {
     /// Takes weights and an optimizer's state to `device`, to be computed with in `dtype`.
     ///
-    /// Weights that are on `device` already are shared: drop `model` before the first update, which changes them in place.
-    ///
     /// # Errors
     /// If the device's memory does not suffice.
-    pub fn new(model: &Transformer, optimizer: Optimizer, device: Device, dtype: DType) -> Result<Self, Error> {
-        let state = cuda::catch(|| {
+    pub fn new(model: Transformer, optimizer: Optimizer, device: Device, dtype: DType) -> Result<Self, Error> {
+        let state = cuda::catch(move || {
+            // Updates change the weights in place, so they are nobody else's.
             let model = model.to(device);
             let optimizer = optimizer.to(device);
             match dtype {
@@ -45,13 +44,14 @@ impl TrainState {
     /// # Errors
     /// As there.
     pub fn fresh(
-        model: &Transformer,
+        model: Transformer,
         config: &OptimizerConfig,
         grad_clip_norm: f64,
         device: Device,
         dtype: DType,
     ) -> Result<Self, Error> {
-        TrainState::new(model, Optimizer::new(config, grad_clip_norm, model), device, dtype)
+        let optimizer = Optimizer::new(config, grad_clip_norm, &model);
+        TrainState::new(model, optimizer, device, dtype)
     }
 
     /// The weights that forward passes are made with.

@@ -79,8 +79,7 @@ fn train_with(
     n_steps: u64,
 ) -> (Vec<[f64; 2]>, Vec<Vec<f32>>) {
     let model = Transformer::new(config, 1).with_recompute(recompute);
-    let mut state = TrainState::fresh(&model, &OPTIMIZER, 1.0, device, dtype).unwrap();
-    drop(model);
+    let mut state = TrainState::fresh(model, &OPTIMIZER, 1.0, device, dtype).unwrap();
     let mut stepper = Stepper::new(device, micro, 3, config.context_length).unwrap().with_fp8(fp8);
     let results = (0..n_steps).map(|step| {
         let result = stepper.step(&mut state, &batches(config, step, micro), 3e-3, step).unwrap();
@@ -177,7 +176,7 @@ fn several_micro_batches_in_fp8_go_on_with_the_same_bits_from_a_carried_state() 
     }
     let config = ModelConfig { context_length: 32, ..models().remove(0).1 };
     let (expected, _) = train_in_fp8(Recompute::None, &config, gpu, 3, 6);
-    let mut state = TrainState::fresh(&Transformer::new(&config, 1), &OPTIMIZER, 1.0, gpu, DType::Bf16).unwrap();
+    let mut state = TrainState::fresh(Transformer::new(&config, 1), &OPTIMIZER, 1.0, gpu, DType::Bf16).unwrap();
     let mut found = Vec::new();
     for step in 0..6 {
         let mut stepper = Stepper::new(gpu, 3, 3, config.context_length).unwrap().with_fp8(true);
@@ -185,7 +184,7 @@ fn several_micro_batches_in_fp8_go_on_with_the_same_bits_from_a_carried_state() 
         found.push([result.loss, result.grad_norm]);
         let (model, optimizer) = (state.model.to(Device::Cpu), state.optimizer.to(Device::Cpu));
         drop((stepper, state));
-        state = TrainState::new(&model, optimizer, gpu, DType::Bf16).unwrap();
+        state = TrainState::new(model, optimizer, gpu, DType::Bf16).unwrap();
     }
     assert_eq!(found, expected);
 }
@@ -195,7 +194,7 @@ fn a_state_that_was_carried_to_the_cpu_and_back_goes_on_with_the_same_bits() {
     let Some(gpu) = gpu() else { return };
     let (_, config) = models().remove(2);
     let (expected, _) = train(&config, gpu, DType::Bf16, 1, 8);
-    let mut state = TrainState::fresh(&Transformer::new(&config, 1), &OPTIMIZER, 1.0, gpu, DType::Bf16).unwrap();
+    let mut state = TrainState::fresh(Transformer::new(&config, 1), &OPTIMIZER, 1.0, gpu, DType::Bf16).unwrap();
     let mut found = Vec::new();
     for step in 0..8 {
         // A new stepper each time: nothing but the state is carried over.
@@ -204,7 +203,7 @@ fn a_state_that_was_carried_to_the_cpu_and_back_goes_on_with_the_same_bits() {
         found.push([result.loss, result.grad_norm]);
         let (model, optimizer) = (state.model.to(Device::Cpu), state.optimizer.to(Device::Cpu));
         drop((stepper, state));
-        state = TrainState::new(&model, optimizer, gpu, DType::Bf16).unwrap();
+        state = TrainState::new(model, optimizer, gpu, DType::Bf16).unwrap();
     }
     assert_eq!(found, expected);
 }
@@ -217,7 +216,7 @@ fn a_gradient_that_is_not_finite_changes_nothing() {
         // One weight that overflows the loss.
         model.blocks[0].mlp.down.weight.f32s_mut()[3] = f32::INFINITY;
         let before: Vec<Vec<f32>> = model.parameters().into_iter().map(|(_, x)| x.f32s().to_vec()).collect();
-        let mut state = TrainState::fresh(&model, &OPTIMIZER, 1.0, device, DType::F32).unwrap();
+        let mut state = TrainState::fresh(model, &OPTIMIZER, 1.0, device, DType::F32).unwrap();
         let mut stepper = Stepper::new(device, 1, 3, config.context_length).unwrap();
         for step in 0..3 {
             let error = stepper.step(&mut state, &batches(&config, step, 1), 3e-3, step).unwrap_err().to_string();

@@ -19,8 +19,7 @@ fn measured(config: &ModelConfig, step: &Step, context: &cuda::Context) -> usize
     };
     let Step { micro_batch_size, n_micro_batches, dtype, device, recompute, fp8 } = *step;
     let model = Transformer::new(config, 1).with_recompute(recompute);
-    let mut state = TrainState::fresh(&model, &settings, 1.0, device, dtype).unwrap();
-    drop(model);
+    let mut state = TrainState::fresh(model, &settings, 1.0, device, dtype).unwrap();
     let t = config.context_length;
     let mut stepper = Stepper::new(device, n_micro_batches, micro_batch_size, t).unwrap().with_tuning().with_fp8(fp8);
     context.reset_peak_memory();

@@ -20,8 +20,7 @@ fn measured(config: &ModelConfig, step: &Step) -> usize {
         decay: Decay::All,
     };
     let model = Transformer::new(config, 1).with_recompute(recompute);
-    let mut state = TrainState::fresh(&model, &settings, 1.0, Device::Cpu, dtype).unwrap();
-    drop(model);
+    let mut state = TrainState::fresh(model, &settings, 1.0, Device::Cpu, dtype).unwrap();
     let t = config.context_length;
     let mut stepper = Stepper::new(Device::Cpu, n_micro_batches, micro_batch_size, t).unwrap();
     memory::reset_peak();

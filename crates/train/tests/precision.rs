@@ -31,7 +31,7 @@ fn batch(config: &ModelConfig, step: u64) -> Batch {
 
 /// Loss of each step.
 fn losses(config: &ModelConfig, dtype: DType, n_steps: u64) -> Vec<f64> {
-    let mut state = TrainState::fresh(&Transformer::new(config, 1), &OPTIMIZER, 1.0, Device::Cpu, dtype).unwrap();
+    let mut state = TrainState::fresh(Transformer::new(config, 1), &OPTIMIZER, 1.0, Device::Cpu, dtype).unwrap();
     let mut stepper = Stepper::new(Device::Cpu, 1, B, config.context_length).unwrap();
     (0..n_steps).map(|step| stepper.step(&mut state, &[batch(config, step)], 1e-3, step).unwrap().loss).collect()
 }

@@ -22,6 +22,8 @@ EXAMPLES:
 With --json: machine, available_memory_bytes, matrix_product_flops_per_second, gpus (device, name, memory),
 driver_cuda_version, libraries (name, path or null), devices (those that can be computed on), advice.";
 
+/// The driver.
+const DRIVER: [&str; 1] = ["libcuda.so.1"];
 /// Communication between GPUs, which several of them will need.
 const NCCL: [&str; 2] = ["libnccl.so.2", "libnccl.so"];
 
@@ -92,6 +94,7 @@ impl Doctor {
                 .ok()
                 .map(|driver| format!("{}.{}", driver.cuda_version.0, driver.cuda_version.1)),
             libraries: vec![
+                library("CUDA driver (libcuda)", find(&DRIVER, &folders)),
                 library("run-time compiler (libnvrtc)", toolkit.nvrtc),
                 library("matrix products (libcublasLt)", toolkit.cublas_lt),
                 library("GPU communication (libnccl)", find(&NCCL, &folders)),

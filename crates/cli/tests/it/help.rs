@@ -2,7 +2,7 @@
 
 use crate::support::cupola;
 
-const COMMANDS: [&[&str]; 16] = [
+const COMMANDS: [&[&str]; 20] = [
     &[],
     &["quickstart"],
     &["tokenizer"],
@@ -10,6 +10,7 @@ const COMMANDS: [&[&str]; 16] = [
     &["tokenizer", "encode"],
     &["tokenizer", "decode"],
     &["tokenizer", "inspect"],
+    &["tokenizer", "explain"],
     &["data"],
     &["data", "prepare"],
     &["train"],
@@ -18,6 +19,9 @@ const COMMANDS: [&[&str]; 16] = [
     &["generate"],
     &["chat"],
     &["report"],
+    &["bench"],
+    &["bench", "gpu"],
+    &["bench", "cpu"],
     &["doctor"],
 ];
 
@@ -45,5 +49,6 @@ fn doctor_says_what_the_machine_offers() {
     assert!(found["matrix_product_flops_per_second"].as_f64().unwrap() > 1e8);
     assert!(found["machine"]["threads"].as_u64().unwrap() >= 1);
     assert_eq!(found["devices"][0], "cpu");
-    assert!(cupola(&["doctor"]).success().contains("libcublasLt"));
+    let text = cupola(&["doctor"]).success();
+    assert!(text.contains("CUDA driver") && text.contains("libcublasLt"), "{text}");
 }

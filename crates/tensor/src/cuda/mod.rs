@@ -37,7 +37,6 @@ use arena::Arena;
 pub use arena::size_class;
 pub use event::Event;
 pub use graph::Graph;
-#[allow(unused_imports)] // until every operation has kernels
 pub(crate) use launch::Arg;
 pub use memory::{Buffer, Element};
 pub use module::{Arch, Compiled, Kernel, Module, Source, compile};

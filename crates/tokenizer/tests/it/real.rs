@@ -28,9 +28,11 @@ fn file(folder: &Path) -> PathBuf {
 
 /// `TOKENIZER_GOLD` is a folder that `oracle/tokenizer_real.py` has written. What is saved there can be checked by it.
 #[test]
-#[ignore = "needs files of hundreds of megabytes"]
 fn ids_of_real_tokenizers_are_those_of_the_programs_they_come_from() {
-    let folder = PathBuf::from(std::env::var_os("TOKENIZER_GOLD").expect("TOKENIZER_GOLD names a folder"));
+    let Some(folder) = std::env::var_os("TOKENIZER_GOLD").map(PathBuf::from) else {
+        eprintln!("skipped: TOKENIZER_GOLD names no folder with the files of real tokenizers");
+        return;
+    };
     let lines = BufReader::new(File::open(folder.join("texts.jsonl")).unwrap()).lines();
     let texts: Vec<String> = lines.map(|line| serde_json::from_str::<Line>(&line.unwrap()).unwrap().text).collect();
     let mut n_wrong = 0;

@@ -221,7 +221,7 @@ impl Timer {
         let both = self.seconds(|| {
             // An activation, not a leaf, whose gradient stays in its precision.
             let qkv = ops::as_activation(&qkv, drop);
-            ops::attention(&qkv, &heads, scale).backward_from(&dy, &mut Gradients::new());
+            ops::pull_back(&ops::attention(&qkv, &heads, scale), &dy).backward_into(1.0, &mut Gradients::new());
         });
         let backward_seconds = both - forward_seconds;
         let flops = 2.0 * (BATCH * n_heads * head_dim) as f64 * (t as f64).powi(2);
@@ -245,8 +245,7 @@ impl Timer {
         };
         memory::trim();
         let model = Transformer::new(&config, 0);
-        let mut state = TrainState::fresh(&model, &optimizer, 1.0, Device::Cpu, dtype)?;
-        drop(model);
+        let mut state = TrainState::fresh(model, &optimizer, 1.0, Device::Cpu, dtype)?;
         memory::reset_peak();
         let mut stepper = Stepper::new(Device::Cpu, 1, BATCH, config.context_length)?;
         let batch: [Batch; 1] = [random_batch(&config, BATCH, 0)];

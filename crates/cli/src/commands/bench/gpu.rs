@@ -227,19 +227,11 @@ impl Timer {
         let qkv = self.random(&[b, t, heads.qkv_width()], 1);
         let dy = self.random(&[b, t, heads.q_width()], 2);
         let forward_seconds = self.seconds(|| drop(ops::attention(&qkv, &heads, scale)))?;
-        let tracked = ops::attention(&qkv.tracked(), &heads, scale);
-        drop(tracked);
         let both = self.seconds(|| {
-            let mut gradients = Gradients::new();
-            // An activation, not a leaf: its gradient stays in bf16.
-            let qkv = ops::add(&qkv.tracked(), &qkv);
-            ops::attention(&qkv, &heads, scale).backward_from(&dy, &mut gradients);
+            let qkv = ops::as_activation(&qkv, drop);
+            ops::pull_back(&ops::attention(&qkv, &heads, scale), &dy).backward_into(1.0, &mut Gradients::new());
         })?;
-        let add = self.seconds(|| {
-            let mut gradients = Gradients::new();
-            ops::add(&qkv.tracked(), &qkv).backward_from(&qkv, &mut gradients);
-        })?;
-        let backward_seconds = both - forward_seconds - add;
+        let backward_seconds = both - forward_seconds;
         let flops = 2.0 * (b * h * d) as f64 * (t as f64).powi(2);
         Ok(Attention {
             b,
@@ -274,8 +266,7 @@ impl Timer {
         let model = Transformer::new(config, 0);
         self.context.reset_peak_memory();
         let start = Instant::now();
-        let mut state = TrainState::fresh(&model, &optimizer, 1.0, self.device, DType::Bf16)?;
-        drop(model);
+        let mut state = TrainState::fresh(model, &optimizer, 1.0, self.device, DType::Bf16)?;
         let mut stepper =
             Stepper::new(self.device, accumulate, micro_batch, t)?.with_tuning().with_fp8(matmul == Matmul::Fp8);
         stepper.step(&mut state, &batches, 3e-4, 0)?;
