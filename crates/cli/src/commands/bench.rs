@@ -15,7 +15,9 @@ EXAMPLES:
   cupola bench cpu                        memory, matrix products, attention and training steps on the CPU
   cupola bench gpu                        matrix products, attention and training steps on the first GPU
   cupola bench gpu --only steps --quick   the training steps alone, fewer repetitions
-  cupola bench gpu --peer                 the same work in PyTorch beside it, if python3 has torch";
+  cupola bench gpu --peer                 the same work in PyTorch beside it, if python3 has torch
+
+Each takes --json for one machine-readable result on standard output.";
 
 /// Measure the speed of this machine on the work that training is made of
 #[derive(Args)]
