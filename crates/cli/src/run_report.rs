@@ -90,15 +90,22 @@ impl Summary {
     pub(crate) fn pairs(&self) -> Vec<(String, String)> {
         let pair = |name: &str, value: String| (name.to_owned(), value);
         let mut pairs = vec![pair("held-out loss, nats per token", format!("{:.4}", self.validation.loss))];
-        pairs.extend(self.bits_per_byte().map(|bits| pair("bits per byte", format!("{bits:.3}"))));
-        pairs.extend([
+        // Of the same windows as the loss.
+        pairs.extend(self.validation.bits_per_byte.map(|bits| pair("its bits per byte", format!("{bits:.3}"))));
+        pairs.extend(self.training_pairs());
+        pairs
+    }
+
+    /// Of these, those on the training itself.
+    pub(crate) fn training_pairs(&self) -> Vec<(String, String)> {
+        let pair = |name: &str, value: String| (name.to_owned(), value);
+        vec![
             pair("parameters", grouped(self.parameters as u64)),
             pair("tokens", grouped(self.tokens)),
             pair("training time", duration(self.elapsed_seconds)),
             pair("tokens/s", grouped(self.tokens_per_second as u64)),
             pair(&format!("MFU of the {} measured", self.matrix_rate_text()), percent(self.mfu)),
-        ]);
-        pairs
+        ]
     }
 
     fn matrix_rate_text(&self) -> String {

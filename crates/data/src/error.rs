@@ -181,7 +181,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The output folder of a dataset is in use by another dataset.
-    #[error("{} already holds a dataset\nhint: choose another folder, or ask to overwrite it", path.display())]
+    #[error("{} already holds a dataset\nhint: choose another folder, or replace it on purpose (--overwrite)", path.display())]
     DatasetExists {
         /// The output folder.
         path: PathBuf,

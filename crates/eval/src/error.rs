@@ -4,7 +4,9 @@
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Nothing to predict.
-    #[error("the text has {n_tokens} tokens, expected at least 2: the first one is given, the others are predicted")]
+    #[error(
+        "the text has {n_tokens} tokens, expected at least 2: the first one is given, the others are predicted\nhint: give a longer text"
+    )]
     TooShort {
         /// Tokens of the text.
         n_tokens: usize,
@@ -23,7 +25,7 @@ pub enum Error {
         model: usize,
     },
     /// A setting of the sampler is out of range.
-    #[error("{key} = {value}, expected {expected}")]
+    #[error("{key} = {value}, expected {expected}\nhint: change it, or leave it out for the default")]
     Sampling {
         /// Which setting.
         key: &'static str,

@@ -142,13 +142,13 @@ pub enum Init {
 #[derive(Debug, PartialEq, thiserror::Error)]
 pub enum ConfigError {
     /// A size is zero.
-    #[error("model.{key} is 0, expected at least 1")]
+    #[error("model.{key} = 0, expected at least 1\nhint: change model.{key}; the files in configs/ have usual values")]
     Zero {
         /// The key.
         key: &'static str,
     },
     /// A size is beyond anything that fits in memory.
-    #[error("model.{key} = {value} is larger than {most}, the most that is supported")]
+    #[error("model.{key} = {value} is larger than {most}, the most that is supported\nhint: lower model.{key}")]
     TooLarge {
         /// The key.
         key: &'static str,
@@ -186,7 +186,9 @@ pub enum ConfigError {
         head_dim: usize,
     },
     /// A number is not in its range.
-    #[error("model.{key} = {value}, expected a finite number above 0")]
+    #[error(
+        "model.{key} = {value}, expected a finite number above 0\nhint: change model.{key}; the files in configs/ have usual values"
+    )]
     NotPositive {
         /// The key.
         key: &'static str,

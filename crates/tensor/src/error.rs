@@ -34,7 +34,9 @@ pub enum Error {
         name: String,
     },
     /// A tensor is stored in a dtype that is not supported.
-    #[error("{path}: tensor {name} has dtype {dtype}, expected F32, F16 or BF16")]
+    #[error(
+        "{path}: tensor {name} has dtype {dtype}, expected F32, F16 or BF16\nhint: save the model again in one of these"
+    )]
     Dtype {
         /// The file.
         path: PathBuf,
@@ -44,7 +46,9 @@ pub enum Error {
         dtype: String,
     },
     /// A tensor has another shape than the model needs.
-    #[error("{path}: tensor {name} has shape {found:?}, expected {expected:?}")]
+    #[error(
+        "{path}: tensor {name} has shape {found:?}, expected {expected:?}\nhint: config.json and the weights may be of two models; copy both again from the same place"
+    )]
     Shape {
         /// The file.
         path: PathBuf,

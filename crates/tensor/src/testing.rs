@@ -1,6 +1,8 @@
 //! Helpers of tests, here and in the crates above: closeness, golden files, finite differences.
 
+use std::cell::RefCell;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::io::SafetensorsFile;
 use crate::random::Rng;
@@ -32,10 +34,26 @@ impl Tolerance {
 /// Every device of this machine that operations are to be tested on, with the dtype of activations.
 pub fn cases() -> Vec<(Device, DType)> {
     let mut cases = vec![(Device::Cpu, DType::F32), (Device::Cpu, DType::Bf16)];
-    if let Ok(gpu) = Device::from_name("cuda:0") {
+    if let Some(gpu) = gpu() {
         cases.extend([(gpu, DType::F32), (gpu, DType::Bf16)]);
     }
     cases
+}
+
+/// The first GPU, if there is one: for the calling thread alone, until it ends.
+///
+/// All threads share a device's stream, so one that records a graph would record the kernels of others. Tests run on
+/// threads of their own; the first to ask has the GPU for its whole length. Says so where there is none.
+pub fn gpu() -> Option<Device> {
+    static TURN: Mutex<()> = Mutex::new(());
+    thread_local! {
+        static HELD: RefCell<Option<MutexGuard<'static, ()>>> = const { RefCell::new(None) };
+    }
+    let gpu = Device::from_name("cuda:0").inspect_err(|error| eprintln!("skipped on GPUs: {error}")).ok()?;
+    HELD.with_borrow_mut(|held| {
+        held.get_or_insert_with(|| TURN.lock().unwrap_or_else(PoisonError::into_inner));
+    });
+    Some(gpu)
 }
 
 /// Every device of this machine that operations are to be tested on.

@@ -25,7 +25,11 @@ pub enum Error {
         source: io::Error,
     },
     /// A folder holds no tokenizer.
-    #[error("{} holds neither tokenizer.json nor vocab.json with merges.txt nor tokenizer.model", path.display())]
+    #[error(
+        "{} holds neither tokenizer.json nor vocab.json with merges.txt nor tokenizer.model\nhint: name the tokenizer's \
+        file, or a folder with one",
+        path.display()
+    )]
     NoTokenizerInFolder {
         /// The folder.
         path: PathBuf,
@@ -49,7 +53,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// A tokenizer file is not JSON.
-    #[error("{} is not JSON", path.display())]
+    #[error("{} is not JSON\nhint: it must be a tokenizer.json; copy it again, or train one by `cupola tokenizer train`", path.display())]
     Json {
         /// The file.
         path: PathBuf,
@@ -71,7 +75,7 @@ pub enum Error {
         found: String,
     },
     /// A tokenizer file contradicts itself.
-    #[error("{} is not a valid tokenizer: {reason}", path.display())]
+    #[error("{} is not a valid tokenizer: {reason}\nhint: copy it again, or make it again with the program that wrote it", path.display())]
     Invalid {
         /// The file.
         path: PathBuf,
@@ -191,7 +195,9 @@ pub enum Error {
         source: io::Error,
     },
     /// A pattern of pre-tokens is no regular expression.
-    #[error("the pattern {pattern:?} is no regular expression: {reason}")]
+    #[error(
+        "the pattern {pattern:?} is no regular expression: {reason}\nhint: write it as in the regex crate, look-around allowed"
+    )]
     Pattern {
         /// The expression.
         pattern: String,
@@ -240,7 +246,7 @@ pub enum Error {
         offset: u64,
     },
     /// An id outside of the vocabulary.
-    #[error("token id {id} is outside of the vocabulary, whose size is {vocab_size}")]
+    #[error("token id {id} is outside of the vocabulary, whose size is {vocab_size}\nhint: ids go from 0 to {}; these may be of another tokenizer", vocab_size.saturating_sub(1))]
     UnknownId {
         /// The id.
         id: TokenId,

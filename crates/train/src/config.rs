@@ -282,7 +282,10 @@ impl<T: Copy> Auto<T> {
 #[derive(Debug, thiserror::Error)]
 pub enum RunConfigError {
     /// It cannot be read.
-    #[error("cannot read {path}")]
+    #[error("cannot read {path}\nhint: {}", match source.kind() {
+        std::io::ErrorKind::InvalidData => "a config is a TOML file in UTF-8, like those in configs/",
+        _ => "check the path; the files in configs/ are complete examples",
+    })]
     Read {
         /// The file.
         path: PathBuf,
@@ -290,7 +293,7 @@ pub enum RunConfigError {
         source: std::io::Error,
     },
     /// It is not TOML, or has a key that is unknown, missing or of the wrong kind.
-    #[error("{path} is not a training config\n{message}")]
+    #[error("{path} is not a training config\n{message}\nhint: the files in configs/ are complete examples")]
     Parse {
         /// The file.
         path: PathBuf,
@@ -306,7 +309,7 @@ pub enum RunConfigError {
         reason: String,
     },
     /// A value is out of its range.
-    #[error("{key} = {value}, expected {expected}")]
+    #[error("{key} = {value}, expected {expected}\nhint: change it in the config, or by --set {key}=…")]
     Range {
         /// The key.
         key: &'static str,

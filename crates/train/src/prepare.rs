@@ -52,28 +52,61 @@ pub enum Stage {
     ValidationShards,
 }
 
+/// Looks whether the inputs that a config names are there and fit each other, before anything is made.
+///
+/// # Errors
+/// As [`prepare`], as far as it shows without reading the text.
+pub fn check(config: &RunConfig) -> Result<(), Error> {
+    let tokenizer = match &config.tokenizer {
+        TokenizerConfig::File { path } => Some(Tokenizer::from_file(path)?),
+        TokenizerConfig::Bytes {} => Some(Tokenizer::bytes()),
+        TokenizerConfig::Bpe(_) | TokenizerConfig::Characters {} => None,
+    };
+    if let Some(tokenizer) = &tokenizer {
+        fits(tokenizer, config)?;
+    }
+    let (train, validation) = (&config.data.train, &config.data.validation);
+    let parts = [
+        (Part::Train, Some(train)),
+        (
+            Part::Validation,
+            match validation {
+                ValidationConfig::Files(files) => Some(files),
+                ValidationConfig::Tail(_) => None,
+            },
+        ),
+    ];
+    for (part, paths) in parts {
+        match (shards_given(config, part), paths) {
+            (Some(path), _) => open_shards(path, tokenizer.as_ref()).map(|_| ())?,
+            (None, Some(paths)) => total_bytes(paths).map(|_| ())?,
+            (None, None) => {}
+        }
+    }
+    Ok(())
+}
+
+fn fits(tokenizer: &Tokenizer, config: &RunConfig) -> Result<(), Error> {
+    let (tokenizer, model) = (tokenizer.vocab_size(), config.model.vocab_size);
+    if tokenizer <= model { Ok(()) } else { Err(Error::VocabTooSmall { tokenizer, model }) }
+}
+
 /// Prepares the inputs of a run in its folder, or opens those that are there.
 ///
 /// # Errors
 /// If text is missing or broken, the tokenizer cannot be made, or the folder cannot be written.
 pub fn prepare(folder: &RunFolder, config: &RunConfig, progress: &dyn Fn(Progress)) -> Result<Inputs, Error> {
     let tokenizer = tokenizer(folder, config, progress)?;
-    if tokenizer.vocab_size() > config.model.vocab_size {
-        let (tokenizer, model) = (tokenizer.vocab_size(), config.model.vocab_size);
-        return Err(Error::VocabTooSmall { tokenizer, model });
-    }
+    fits(&tokenizer, config)?;
     let open = |part, output: PathBuf, stage| {
-        let dataset = match shards_given(config, part) {
-            Some(path) => Dataset::open(path)?,
+        let path = match shards_given(config, part) {
+            Some(path) => path,
             None => {
                 make_shards(&config.data, part, &tokenizer, output.clone(), stage, progress)?;
-                Dataset::open(&output)?
+                &output
             }
         };
-        if dataset.tokenizer_xxh3() != fingerprint(&tokenizer) {
-            return Err(Error::OtherTokenizer { path: dataset.path().to_owned() });
-        }
-        Ok(Arc::new(dataset))
+        open_shards(path, Some(&tokenizer)).map(Arc::new)
     };
     let train = open(Part::Train, folder.train_shards(), Stage::TrainShards)?;
     let validation = open(Part::Validation, folder.validation_shards(), Stage::ValidationShards)?;
@@ -95,6 +128,17 @@ fn shards_given(config: &RunConfig, part: Part) -> Option<&Path> {
         (Part::Validation, ValidationConfig::Tail(_)) => return None,
     };
     paths.first().map(PathBuf::as_path).filter(|path| paths.len() == 1 && path.is_dir())
+}
+
+/// Shards, which must have been made with `tokenizer` if it is known.
+fn open_shards(path: &Path, tokenizer: Option<&Tokenizer>) -> Result<Dataset, Error> {
+    let dataset = Dataset::open(path)?;
+    match tokenizer {
+        Some(tokenizer) if dataset.tokenizer_xxh3() != fingerprint(tokenizer) => {
+            Err(Error::OtherTokenizer { path: path.to_owned() })
+        }
+        _ => Ok(dataset),
+    }
 }
 
 fn tokenizer(folder: &RunFolder, config: &RunConfig, progress: &dyn Fn(Progress)) -> Result<Tokenizer, Error> {

@@ -4,7 +4,7 @@
 use data::loader::Batch;
 use nn::memory::Step;
 use nn::{MlpKind, ModelConfig, Placement, Recompute, Transformer};
-use tensor::{DType, Device, cuda};
+use tensor::{DType, cuda, testing};
 use train::config::{Decay, OptimizerConfig};
 use train::stepper::{Stepper, TrainState};
 
@@ -33,10 +33,7 @@ fn measured(config: &ModelConfig, step: &Step, context: &cuda::Context) -> usize
 
 #[test]
 fn the_plan_is_within_five_percent_of_what_is_allocated_on_a_gpu() {
-    let device = match Device::from_name("cuda:0") {
-        Ok(device) => device,
-        Err(error) => return eprintln!("skipped: {error}"),
-    };
+    let Some(device) = testing::gpu() else { return };
     let context = cuda::context(0).unwrap();
     let gpt2 = ModelConfig::gpt2(50304, 1024, 768, 4, 12);
     let llama = ModelConfig::llama(32000, 2048, 2048, 3, 16, 5632);

@@ -136,7 +136,7 @@ impl Quickstart {
         let bits = |one: &Compressed| (one.name.clone(), format!("{:.3}", one.bits_per_byte));
         format!(
             "\nWhat it writes\n{samples}\nThe run\n{}\nBits per byte of the held-out book, fewer is better\n{}\n{}",
-            ui::pairs(&summary.pairs()),
+            ui::pairs(&summary.training_pairs()),
             ui::pairs(&sorted.iter().map(bits).collect::<Vec<_>>()),
             self.next_steps()
         )

@@ -93,6 +93,9 @@ impl Train {
             return Ok(ExitCode::SUCCESS);
         }
         let stop = StopRequest::listen(&path, self.json)?;
+        if !RunFolder::new(&path).is_started() {
+            train::prepare::check(&config)?;
+        }
         let initial = self.init_from.as_deref().map(|folder| initial_weights(folder, &config)).transpose()?;
         let started = training::start(&path, &config)?;
         let folder = started.folder.clone();

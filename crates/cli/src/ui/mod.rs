@@ -66,12 +66,14 @@ fn error_with_hint(error: &Error) -> String {
 fn hint_of(kind: io::ErrorKind) -> Option<&'static str> {
     use io::ErrorKind;
     match kind {
+        ErrorKind::NotFound => Some("check the path and the folder that it is relative to"),
+        ErrorKind::IsADirectory => Some("name a file, not a folder"),
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
             Some("check the permissions of the folder, or choose another")
         }
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-            Some("free some space, then start again: a run goes on from its last checkpoint, which is good")
-        }
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Some(
+            "free some space, or choose a folder on another disk, then start again; what was there before is unchanged",
+        ),
         _ => None,
     }
 }
@@ -129,7 +131,8 @@ mod tests {
         assert!(shown(io::ErrorKind::StorageFull, "cannot write a.txt").contains("hint: free some space"));
         let hints = shown(io::ErrorKind::StorageFull, "cannot write a.txt\nhint: b").matches("hint: ").count();
         assert_eq!(hints, 1);
-        assert!(!shown(io::ErrorKind::NotFound, "cannot read a.txt").contains("hint: "));
+        assert!(shown(io::ErrorKind::NotFound, "cannot read a.txt").contains("hint: check the path"));
+        assert!(!shown(io::ErrorKind::InvalidData, "cannot read a.txt").contains("hint: "));
     }
 
     #[test]

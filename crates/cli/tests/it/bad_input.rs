@@ -103,6 +103,64 @@ fn bytes_that_are_not_utf8_are_taken_only_on_purpose() {
 }
 
 #[test]
+fn every_refusal_says_what_to_do() {
+    let place = Place::new();
+    let (tokenizer, run) = (place.tokenizer(), place.run("finished"));
+    let config = write_config(place.0.path(), &[]).to_str().unwrap().to_owned();
+    let packed = zstd::bulk::compress(small_text().as_bytes(), 3).unwrap();
+    let (bad, empty) = (place.write("bad.toml", b"a\xff\xfe"), place.write("empty.txt", b""));
+    let cut = place.write("cut.txt.zst", &packed[..packed.len() / 2]);
+    let (missing, text, output) = (place.at("missing"), place.at("text.txt"), place.at("output"));
+    let cases: [(&[&str], &str); 20] = [
+        (&["train", &missing], "cannot read"),
+        (&["train", &bad], "TOML file in UTF-8"),
+        (&["train", &empty], "missing field"),
+        (&["train", &config, "--set", "model.n_layers=0", "--run", &output], "model.n_layers = 0"),
+        (&["train", &config, "--set", "training.batch_size=0", "--run", &output], "training.batch_size = 0"),
+        (&["train", &config, "--set", "data.train=[\"missing.txt\"]", "--run", &output], "missing.txt does not exist"),
+        (&["train", &config, "--set", "model.vocab_size=100", "--run", &output], "the tokenizer has 256 ids"),
+        (&["tokenizer", "encode", "--tokenizer", &tokenizer, "--input", &missing], "does not exist"),
+        (&["tokenizer", "encode", "--tokenizer", &tokenizer, "--input", &empty], "is empty"),
+        (&["tokenizer", "encode", "--tokenizer", &tokenizer, "--input", &cut], "is cut short"),
+        (&["tokenizer", "encode", "--tokenizer", &missing, "--text", "a"], "cannot read"),
+        (&["tokenizer", "decode", "--tokenizer", &tokenizer, "--ids", "40 99999"], "token id 99999"),
+        (&["data", "prepare", "--tokenizer", &missing, "--input", &text, "--output", &output], "cannot read"),
+        (&["data", "prepare", "--tokenizer", &empty, "--input", &text, "--output", &output], "is not JSON"),
+        (&["generate", &run, "--prompt", "a", "--top-p", "0"], "top_p = 0"),
+        (&["generate", &run, "--prompt", "a", "--temperature", "-1"], "temperature = -1"),
+        (&["generate", &missing, "--prompt", "a"], "missing"),
+        (&["eval", &run, "--text", &empty], "is empty"),
+        (&["report", &missing], "missing"),
+        (&["plan", &missing], "cannot read"),
+    ];
+    for (arguments, part) in cases {
+        check(arguments, &[part, "\nhint: "]);
+        assert!(!Path::new(&output).exists(), "{arguments:?} left something behind");
+    }
+    let shards = place.at("shards");
+    let prepare = ["data", "prepare", "--tokenizer", &tokenizer, "--input", &text, "--output", &shards];
+    cupola(&prepare).success();
+    check(&prepare, &["already holds a dataset", "--overwrite"]);
+}
+
+#[test]
+fn a_model_folder_that_contradicts_itself_says_what_to_do() {
+    let place = Place::new();
+    let run = place.run("finished");
+    let config = Path::new(&run).join("config.json");
+    let good = fs::read_to_string(&config).unwrap();
+    let generate = ["generate", &run, "--prompt", "a"];
+    for (from, to, part) in [
+        ("\"model_type\": \"llama\"", "\"model_type\": \"mamba\"", "model_type = mamba"),
+        ("\"intermediate_size\": ", "\"intermediate_size\": 1", "expected ["),
+    ] {
+        assert!(good.contains(from), "{from} is not in {good}");
+        fs::write(&config, good.replace(from, to)).unwrap();
+        check(&generate, &[part, "\nhint: "]);
+    }
+}
+
+#[test]
 fn ids_and_vocabularies_out_of_range_are_refused() {
     let place = Place::new();
     let (tokenizer, text, output) = (place.tokenizer(), place.at("text.txt"), place.at("out.json"));

@@ -15,6 +15,7 @@ mod tests;
 pub use inputs::{expand, inputs_key};
 pub use parts::{Part, Parts, read_parts};
 pub use read_ahead::{ReadAhead, read_ahead};
+pub use reader::{TextReader, open_text};
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};

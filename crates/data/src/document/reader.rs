@@ -34,12 +34,7 @@ pub(super) enum Compression {
 
 /// The layout and the compression by the file's name.
 pub(super) fn format_of(path: &Path) -> Result<(Layout, Compression), Error> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-    let (stem, compression) = match name.rsplit_once('.') {
-        Some((stem, "zst")) => (stem, Compression::Zstd),
-        Some((stem, "gz")) => (stem, Compression::Gzip),
-        _ => (name.as_str(), Compression::None),
-    };
+    let (stem, compression) = stem_and_compression(path);
     match stem {
         _ if stem.ends_with(".txt") => Ok((Layout::Text, compression)),
         _ if stem.ends_with(".jsonl") => Ok((Layout::JsonLines, compression)),
@@ -48,22 +43,37 @@ pub(super) fn format_of(path: &Path) -> Result<(Layout, Compression), Error> {
     }
 }
 
+/// The name in small letters without what says that it is compressed, and that.
+fn stem_and_compression(path: &Path) -> (String, Compression) {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    match name.rsplit_once('.') {
+        Some((stem, "zst")) => (stem.to_owned(), Compression::Zstd),
+        Some((stem, "gz")) => (stem.to_owned(), Compression::Gzip),
+        _ => (name, Compression::None),
+    }
+}
+
 /// The size of an input file on disk, after the checks that need no reading; 0 for standard input.
 pub(super) fn checked_len(path: &Path) -> Result<u64, Error> {
     if is_stdin(path) {
         return Ok(0);
     }
+    let len = regular_len(path)?;
+    format_of(path)?;
+    match len {
+        0 => Err(Error::EmptyFile { path: path.to_owned() }),
+        len => Ok(len),
+    }
+}
+
+fn regular_len(path: &Path) -> Result<u64, Error> {
     let metadata = std::fs::metadata(path).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => Error::MissingFile { path: path.to_owned() },
         _ => Error::read(path, source),
     })?;
-    if !metadata.is_file() {
-        return Err(Error::NotAFile { path: path.to_owned() });
-    }
-    format_of(path)?;
-    match metadata.len() {
-        0 => Err(Error::EmptyFile { path: path.to_owned() }),
-        len => Ok(len),
+    match metadata.is_file() {
+        true => Ok(metadata.len()),
+        false => Err(Error::NotAFile { path: path.to_owned() }),
     }
 }
 
@@ -96,6 +106,18 @@ impl Input {
                 (Box::new(File::open(path).map_err(failed)?), layout, Some(compression))
             }
         };
+        Input::new(path, source, layout, compression, bytes_read)
+    }
+
+    /// Reads `source`, compressed as told or as its first bytes say.
+    fn new(
+        path: &Path,
+        source: Box<dyn Read + Send>,
+        layout: Layout,
+        compression: Option<Compression>,
+        bytes_read: &Arc<AtomicU64>,
+    ) -> Result<Input, Error> {
+        let failed = |source| Error::read(path, source);
         let counted = Counted { source, bytes_read: Arc::clone(bytes_read) };
         let mut file = BufReader::with_capacity(BUFFER_BYTES, counted);
         let compression = match compression {
@@ -141,6 +163,30 @@ impl Input {
             (true, io::ErrorKind::UnexpectedEof) => Error::Truncated { path, n_bytes: self.offset },
             (true, _) => Error::Decompress { path, n_bytes: self.offset, source },
         }
+    }
+}
+
+/// A whole file as one text, whatever its name; `.zst` and `.gz` are decompressed.
+///
+/// # Errors
+/// If it is missing, empty or no regular file, or cannot be opened.
+pub fn open_text(path: &Path) -> Result<TextReader, Error> {
+    if regular_len(path)? == 0 {
+        return Err(Error::EmptyFile { path: path.to_owned() });
+    }
+    let (_, compression) = stem_and_compression(path);
+    let source = Box::new(File::open(path).map_err(|source| Error::read(path, source))?);
+    Ok(TextReader(Input::new(path, source, Layout::Text, Some(compression), &Arc::default())?))
+}
+
+/// The bytes of [`open_text`]. Where reading fails, the error is [`Error`] within that of the standard library.
+pub struct TextReader(Input);
+
+impl Read for TextReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.0.bytes.read(buffer).map_err(|source| io::Error::other(self.0.read_error(source)))?;
+        self.0.offset += n as u64;
+        Ok(n)
     }
 }
 

@@ -32,7 +32,9 @@ pub enum Error {
         source: std::io::Error,
     },
     /// `config.json` is not JSON, or misses a key, or has a value of the wrong kind.
-    #[error("{path} is not a model configuration: {reason}")]
+    #[error(
+        "{path} is not a model configuration: {reason}\nhint: it must be the config.json of a Hugging Face model folder; copy it again from where the model is from"
+    )]
     Json {
         /// The file.
         path: PathBuf,
@@ -40,7 +42,9 @@ pub enum Error {
         reason: String,
     },
     /// `config.json` asks for something that the decoder does not have.
-    #[error("{path}: {key} = {value} is not supported, expected {expected}")]
+    #[error(
+        "{path}: {key} = {value} is not supported, expected {expected}\nhint: choose a model of a supported architecture"
+    )]
     Unsupported {
         /// The file.
         path: PathBuf,

@@ -1,11 +1,11 @@
 //! `cupola tokenizer encode`: text to ids.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use data::document::open_text;
 use tokenizer::{TokenId, Tokenizer};
 
 use super::utf8::CheckedUtf8;
@@ -18,7 +18,7 @@ EXAMPLES:
   zstdcat book.txt.zst | cupola tokenizer encode --tokenizer tokenizer.json
 
 Special tokens in the text are recognised. Memory does not grow with the text, unless the tokenizer normalises it or has a
-model over characters (SentencePiece, WordPiece). With --json: {\"ids\": [...]}.";
+model over characters (SentencePiece, WordPiece); a word is held whole, at about 13 bytes for each of its own. With --json: {\"ids\": [...]}.";
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
@@ -29,7 +29,7 @@ pub(super) struct Encode {
     /// The text; without --text and --input it is read from standard input
     #[arg(long, value_name = "TEXT", conflicts_with = "input")]
     text: Option<String>,
-    /// A file, all of which is text; a name that ends in .zst is decompressed
+    /// A file, all of which is text; a name that ends in .zst or .gz is decompressed
     #[arg(long, value_name = "FILE")]
     input: Option<PathBuf>,
     /// Put the tokens around the text that the tokenizer's file asks for, such as `<s>` or `[CLS]` and `[SEP]`
@@ -79,13 +79,7 @@ impl Encode {
         let bytes: Box<dyn Read + '_> = match (&self.text, &self.input) {
             (Some(text), _) => Box::new(text.as_bytes()),
             (None, None) => Box::new(io::stdin().lock()),
-            (None, Some(path)) => {
-                let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-                match path.extension().is_some_and(|extension| extension == "zst") {
-                    true => Box::new(zstd::Decoder::new(file).with_context(|| self.source())?),
-                    false => Box::new(file),
-                }
-            }
+            (None, Some(path)) => Box::new(open_text(path)?),
         };
         Ok(match self.raw_bytes {
             true => Box::new(BufReader::with_capacity(1 << 16, bytes)),

@@ -2,11 +2,11 @@ use super::*;
 use crate::cuda::{Graph, context};
 use crate::fp8::scales;
 use crate::ops::weighted_sum;
-use crate::testing::{Tolerance, assert_close, fetched, placed, random, rounded};
+use crate::testing::{self, Tolerance, assert_close, fetched, placed, random, rounded};
 
 /// The first GPU, if it has such products.
 fn gpu() -> Option<Device> {
-    let gpu = Device::from_name("cuda:0").inspect_err(|error| eprintln!("skipped: {error}")).ok()?;
+    let gpu = testing::gpu()?;
     let context = context(0).expect("it is open");
     if !context.has_fp8() {
         eprintln!("skipped: {} has no products in fp8", context.name());
