@@ -126,7 +126,7 @@ impl<'t> DecodeStream<'t> {
 }
 
 /// Bytes before a character that further bytes may complete.
-fn complete_len(bytes: &[u8]) -> usize {
+pub(crate) fn complete_len(bytes: &[u8]) -> usize {
     let mut position = 0;
     loop {
         match std::str::from_utf8(&bytes[position..]) {

@@ -32,6 +32,7 @@ mod pretokenize;
 mod pipeline;
 pub mod train;
 pub mod explain;
+pub mod measure;
 mod encode;
 mod trie;
 mod char_bpe;
