@@ -4,7 +4,8 @@ use super::text::{grouped, trimmed, with_prefix};
 
 /// How values become lengths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Scale {
+pub enum Scale {
+    /// Equal steps of equal length.
     Linear,
     /// Decades of equal length; values must be positive.
     Log,

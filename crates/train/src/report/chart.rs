@@ -7,40 +7,57 @@ use super::curves::Points;
 use super::text::{escape, number, trimmed};
 
 /// A chart of curves over a common x axis.
-pub(super) struct Chart {
+pub struct Chart {
     /// Unique within the page; part of element ids.
-    pub(super) id: &'static str,
-    pub(super) title: &'static str,
-    pub(super) x_label: &'static str,
-    pub(super) y_label: &'static str,
-    pub(super) y_scale: Scale,
-    pub(super) y_from_zero: bool,
+    pub id: &'static str,
+    /// Heading.
+    pub title: &'static str,
+    /// What is along the x axis, with its unit.
+    pub x_label: &'static str,
+    /// What is along the y axis, with its unit.
+    pub y_label: &'static str,
+    /// How x becomes a length.
+    pub x_scale: Scale,
+    /// How y becomes a length.
+    pub y_scale: Scale,
+    /// Whether a linear y axis begins at 0.
+    pub y_from_zero: bool,
     /// Where the y axis ends at most; curves above leave the plot. Say so in `note`.
-    pub(super) y_cut: Option<f64>,
+    pub y_cut: Option<f64>,
     /// A remark beside the legend; may be empty.
-    pub(super) note: String,
+    pub note: String,
     /// Width and height in SVG units, about a CSS pixel each.
-    pub(super) size: (f64, f64),
-    pub(super) series: Vec<Series>,
+    pub size: (f64, f64),
+    /// The curves; those without points are left out.
+    pub series: Vec<Series>,
 }
 
 /// One curve.
-pub(super) struct Series {
-    pub(super) name: String,
-    pub(super) style: Style,
-    pub(super) points: Points,
+pub struct Series {
+    /// What the legend says.
+    pub name: String,
+    /// How it is drawn.
+    pub style: Style,
+    /// In order of x, all finite.
+    pub points: Points,
 }
 
 /// How a curve is drawn; the name is its CSS class.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Style {
+pub enum Style {
     /// A thin, pale line: raw values behind a smoothed curve.
     Raw,
     /// The line to look at.
     Line,
     /// Dots joined by a line: values measured now and then.
     Dots,
+    /// One of several lines that are to be told apart: the how manieth, from 0. Colours repeat after
+    /// [`N_COLOURS`].
+    Nth(usize),
 }
+
+/// Lines that have a colour of their own.
+pub const N_COLOURS: usize = 8;
 
 impl Style {
     fn class(self) -> &'static str {
@@ -48,6 +65,10 @@ impl Style {
             Self::Raw => "raw",
             Self::Line => "line",
             Self::Dots => "dots",
+            Self::Nth(n) => {
+                ["nth nth-0", "nth nth-1", "nth nth-2", "nth nth-3", "nth nth-4", "nth nth-5", "nth nth-6", "nth nth-7"]
+                    [n % N_COLOURS]
+            }
         }
     }
 }
@@ -62,7 +83,7 @@ const BOTTOM: f64 = 44.0;
 const MAX_DOTS: usize = 60;
 
 /// The chart as a `figure` with heading and legend.
-pub(super) fn figure(chart: &Chart) -> String {
+pub fn figure(chart: &Chart) -> String {
     let series: Vec<&Series> = chart.series.iter().filter(|s| !s.points.is_empty()).collect();
     let mut html = format!("<figure class=\"chart\" data-chart=\"{}\">\n", data(chart, &series));
     let _ = write!(html, "<figcaption><h3>{}</h3>", escape(chart.title));
@@ -88,7 +109,10 @@ pub(super) fn figure(chart: &Chart) -> String {
 fn axes(chart: &Chart, series: &[&Series]) -> (Axis, Axis) {
     let all = || series.iter().flat_map(|s| &s.points);
     let n_x_ticks = (chart.size.0 / 70.0) as usize;
-    let x = Axis::tight(all().map(|p| p.0), n_x_ticks.max(2));
+    let x = match chart.x_scale {
+        Scale::Linear => Axis::tight(all().map(|p| p.0), n_x_ticks.max(2)),
+        Scale::Log => Axis::log(all().map(|p| p.0)),
+    };
     let zero = chart.y_from_zero.then_some(0.0);
     let y_values = || all().map(|p| p.1.min(chart.y_cut.unwrap_or(f64::INFINITY)));
     let y = match chart.y_scale {
@@ -205,6 +229,7 @@ fn data(chart: &Chart, series: &[&Series]) -> String {
         "plot": [LEFT, TOP, width - RIGHT, height - BOTTOM],
         "x": [x_axis.low, x_axis.high],
         "y": [y_axis.low, y_axis.high],
+        "xLog": x_axis.scale == Scale::Log,
         "log": y_axis.scale == Scale::Log,
         "xName": chart.x_label,
         "series": series.iter().map(|s| serde_json::json!({

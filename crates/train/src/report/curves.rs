@@ -3,7 +3,7 @@
 use crate::metrics::Record;
 
 /// Points of a curve as `(x, y)`, all finite.
-pub(super) type Points = Vec<(f64, f64)>;
+pub type Points = Vec<(f64, f64)>;
 
 /// Most points that one curve draws: about one per pixel of a wide chart.
 pub(super) const MAX_POINTS: usize = 1000;
@@ -42,7 +42,7 @@ pub(super) fn smoothed(points: &Points) -> Points {
 }
 
 /// At most [`MAX_POINTS`] points that keep every visible peak: the extremes of equal stretches.
-pub(super) fn thinned(points: Points) -> Points {
+pub fn thinned(points: Points) -> Points {
     if points.len() <= MAX_POINTS {
         return points;
     }

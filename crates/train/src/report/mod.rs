@@ -1,6 +1,7 @@
 //! `report.html`: one page about one run that opens anywhere, offline, with nothing beside it.
 //!
-//! The page works without scripts; they only add the values under the pointer.
+//! The page works without scripts; they only add the values under the pointer. Its parts (charts, tables, the document
+//! around them) are there for pages about something else, too.
 
 mod page;
 mod run_charts;
@@ -12,6 +13,13 @@ mod axis;
 mod text;
 #[cfg(test)]
 mod tests;
+
+pub use axis::Scale;
+pub use chart::{Chart, N_COLOURS, Series, Style, figure};
+pub use curves::{Points, thinned};
+pub use page::{document, section};
+pub use tables::table;
+pub use text::escape;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -87,10 +95,18 @@ pub struct ReportError {
     pub source: io::Error,
 }
 
-/// Writes the page to `path` in one go: an earlier page is replaced whole or left as it was.
+/// Writes the page of a run to `path` in one go: an earlier page is replaced whole or left as it was.
 ///
 /// # Errors
 /// If the file cannot be written.
 pub fn write(path: &Path, report: &Report) -> Result<(), ReportError> {
-    whole_file::replace(path, page::html(report).as_bytes()).map_err(|source| ReportError { path: path.into(), source })
+    write_page(path, &page::html(report))
+}
+
+/// Writes a page that [`document`] made, as [`write()`] does.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write_page(path: &Path, html: &str) -> Result<(), ReportError> {
+    whole_file::replace(path, html.as_bytes()).map_err(|source| ReportError { path: path.into(), source })
 }

@@ -11,21 +11,27 @@ use super::{Baseline, Report, Sample};
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
 
-/// The whole document.
-pub(super) fn html(report: &Report) -> String {
-    let title = escape(&report.title);
+/// A whole document in the style of all reports: `content` is HTML, and `kicker` and `title` are plain text above it;
+/// `style` and `script` are added to those of the charts.
+pub fn document(kicker: &str, title: &str, content: &str, style: &str, script: &str) -> String {
+    let (kicker, title) = (escape(kicker), escape(title));
     // The policy forbids every request, so that not even a mistake in escaping could make one.
-    let mut page = format!(
+    format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; \
          style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n\
          <link rel=\"icon\" href=\"data:,\">\n<title>{title}</title>\n\
-         <style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n\
-         <header><p class=\"kicker\">Cupola training report</p><h1>{title}</h1></header>\n"
-    );
-    page.push_str(&tiles(&report.summary));
+         <style>\n{STYLE}{style}</style>\n</head>\n<body>\n<main>\n\
+         <header><p class=\"kicker\">{kicker}</p><h1>{title}</h1></header>\n{content}</main>\n\
+         <script>\n{SCRIPT}{script}</script>\n</body>\n</html>\n"
+    )
+}
+
+/// The page of a run.
+pub(super) fn html(report: &Report) -> String {
+    let mut page = tiles(&report.summary);
     page.push_str(&loss_section(report.records));
     page.push_str(&dynamics_section(report.records));
     page.push_str(&baseline_section(&report.baselines));
@@ -42,11 +48,11 @@ pub(super) fn html(report: &Report) -> String {
         let config = format!("<pre class=\"config\">{}</pre>\n", escape(report.config.trim_end()));
         page.push_str(&section("Config", &config));
     }
-    let _ = write!(page, "</main>\n<script>\n{SCRIPT}</script>\n</body>\n</html>\n");
-    page
+    document("Cupola training report", &report.title, &page, "", "")
 }
 
-pub(super) fn section(title: &str, content: &str) -> String {
+/// A part of a page: `title` and `content` are HTML.
+pub fn section(title: &str, content: &str) -> String {
     format!("<section>\n<h2>{title}</h2>\n{content}</section>\n")
 }
 

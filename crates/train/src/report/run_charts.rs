@@ -62,6 +62,7 @@ fn loss_chart(
         title: "Cross-entropy",
         x_label,
         y_label: "loss (nats per token)",
+        x_scale: Scale::Linear,
         y_scale: Scale::Linear,
         y_from_zero: false,
         y_cut,
@@ -96,7 +97,8 @@ pub(super) fn dynamics_section(records: &[Record]) -> String {
         let y_from_zero = y_scale == Scale::Linear;
         let x_label = "step";
         let (y_cut, note) = (None, String::new());
-        Chart { id, title, x_label, y_label, y_scale, y_from_zero, y_cut, note, size, series }
+        let x_scale = Scale::Linear;
+        Chart { id, title, x_label, y_label, x_scale, y_scale, y_from_zero, y_cut, note, size, series }
     };
 
     let grad_norm = by_step(|r| Some(r.grad_norm));

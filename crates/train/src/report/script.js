@@ -29,9 +29,15 @@ function element(name, attributes) {
 function attach(figure) {
   const svg = figure.querySelector("svg");
   if (!svg) return;
-  const { plot: [left, top, right, bottom], x, y, log, xName, series } = JSON.parse(figure.dataset.chart);
-  const along = log ? (value) => Math.log10(Math.max(value, Number.MIN_VALUE)) : (value) => value;
-  const xAt = (value) => left + ((value - x[0]) / (x[1] - x[0])) * (right - left);
+  const { plot: [left, top, right, bottom], x, y, xLog, log, xName, series } = JSON.parse(figure.dataset.chart);
+  const lengthOn = (log) => (log ? (value) => Math.log10(Math.max(value, Number.MIN_VALUE)) : (value) => value);
+  const [alongX, along] = [lengthOn(xLog), lengthOn(log)];
+  const share = (value) => (alongX(value) - alongX(x[0])) / (alongX(x[1]) - alongX(x[0]));
+  const xAt = (value) => left + share(value) * (right - left);
+  const valueAt = (px) => {
+    const length = alongX(x[0]) + ((px - left) / (right - left)) * (alongX(x[1]) - alongX(x[0]));
+    return xLog ? 10 ** length : length;
+  };
   const yAt = (value) =>
     bottom - Math.min(1, Math.max(0, (along(value) - along(y[0])) / (along(y[1]) - along(y[0])))) * (bottom - top);
 
@@ -64,10 +70,10 @@ function attach(figure) {
     head.textContent = `${xName} ${show(value)}`;
     const list = document.createElement("ul");
     // Sparse series speak up only near one of their own points.
-    const reach = ((x[1] - x[0]) * 12) / (right - left);
+    const reach = 12;
     for (const { name, style, points } of series) {
       const [pointX, pointY] = points[nearest(points, value)];
-      if (Math.abs(pointX - value) > reach) continue;
+      if (Math.abs(xAt(pointX) - px) > reach) continue;
       const item = document.createElement("li");
       item.className = style;
       item.textContent = series.length > 1 ? `${name}: ${show(pointY)}` : show(pointY);
@@ -89,7 +95,7 @@ function attach(figure) {
   svg.addEventListener("pointermove", (event) => {
     const box = svg.getBoundingClientRect();
     const px = ((event.clientX - box.left) / box.width) * svg.viewBox.baseVal.width;
-    point(nearest(longest, x[0] + ((px - left) / (right - left)) * (x[1] - x[0])));
+    point(nearest(longest, valueAt(px)));
   });
   svg.addEventListener("pointerleave", hide);
   svg.addEventListener("blur", hide);

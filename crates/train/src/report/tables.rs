@@ -5,7 +5,8 @@ use std::fmt::Write;
 use super::Table;
 use super::text::escape;
 
-pub(super) fn table(table: &Table) -> String {
+/// The table as HTML.
+pub fn table(table: &Table) -> String {
     let n_columns = table.rows.iter().map(Vec::len).chain([table.header.len()]).max().unwrap_or(0);
     let cell = |row: &[String], column: usize| escape(row.get(column).map_or("", |s| s));
     let class = |column: usize| match is_numeric(table, column) {

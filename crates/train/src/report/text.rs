@@ -1,7 +1,7 @@
 //! Text for HTML and SVG: escapes, and numbers as people read them.
 
 /// Makes any text safe as HTML or SVG content and within a quoted attribute.
-pub(super) fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
