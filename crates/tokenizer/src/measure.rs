@@ -109,7 +109,11 @@ impl<'t> Measure<'t> {
         let Self { tokenizer, n_bytes, counts, n_left_out, first_change, encoding, .. } = self;
         let (unknown, encode_seconds) = (tokenizer.unknown(), encoding.as_secs_f64());
         let n_unknown = n_left_out + unknown.map_or(0, |id| counts.get(id as usize).copied().unwrap_or(0));
-        Measurement::new(tokenizer, counts, Measurement { n_bytes, n_unknown, first_change, encode_seconds, ..Measurement::default() })
+        Measurement::new(
+            tokenizer,
+            counts,
+            Measurement { n_bytes, n_unknown, first_change, encode_seconds, ..Measurement::default() },
+        )
     }
 }
 

@@ -5,6 +5,7 @@ mod encode;
 mod decode;
 mod inspect;
 mod explain;
+mod compare;
 mod utf8;
 
 use anyhow::Result;
@@ -16,6 +17,7 @@ EXAMPLES:
   cupola tokenizer encode --tokenizer tokenizer.json --text 'Hello, world'
   cupola tokenizer inspect tokenizer.json
   cupola tokenizer explain ' newest' --tokenizer tokenizer.json
+  cupola tokenizer compare --tokenizer tokenizer.json gpt2/ --input book.txt
 
 Every one of them has --help with examples, and --json for one machine-readable result on standard output.";
 
@@ -39,6 +41,8 @@ enum TokenizerCommand {
     Inspect(inspect::Inspect),
     /// Show the merges of a word as they happen
     Explain(explain::Explain),
+    /// Say what tokenizers make of a text, in figures and token by token
+    Compare(compare::Compare),
 }
 
 impl Tokenizer {
@@ -49,6 +53,7 @@ impl Tokenizer {
             TokenizerCommand::Decode(command) => command.run(),
             TokenizerCommand::Inspect(command) => command.run(),
             TokenizerCommand::Explain(command) => command.run(),
+            TokenizerCommand::Compare(command) => command.run(),
         }
     }
 }

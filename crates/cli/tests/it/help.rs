@@ -2,7 +2,7 @@
 
 use crate::support::cupola;
 
-const COMMANDS: [&[&str]; 20] = [
+const COMMANDS: [&[&str]; 21] = [
     &[],
     &["quickstart"],
     &["tokenizer"],
@@ -11,6 +11,7 @@ const COMMANDS: [&[&str]; 20] = [
     &["tokenizer", "decode"],
     &["tokenizer", "inspect"],
     &["tokenizer", "explain"],
+    &["tokenizer", "compare"],
     &["data"],
     &["data", "prepare"],
     &["train"],

@@ -74,7 +74,8 @@ pub(super) fn characters(chunk: Utf8Chunk<'_>) -> usize {
 
 fn is_unspaced(script: Script) -> bool {
     use Script::{
-        Balinese, Bopomofo, Han, Hiragana, Javanese, Katakana, Khmer, Lao, Myanmar, New_Tai_Lue, Tai_Tham, Thai, Tibetan,
+        Balinese, Bopomofo, Han, Hiragana, Javanese, Katakana, Khmer, Lao, Myanmar, New_Tai_Lue, Tai_Tham, Thai,
+        Tibetan,
     };
     matches!(
         script,

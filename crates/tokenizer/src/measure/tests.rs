@@ -26,7 +26,8 @@ fn golden(name: &str) -> Tokenizer {
     Tokenizer::from_file(&folder.join(name)).unwrap()
 }
 
-const TEXT: &str = "It was the best of times, it was the worst of times,\nit was the age of wisdom … ünd 世界 was 世 the age\n\n";
+const TEXT: &str =
+    "It was the best of times, it was the worst of times,\nit was the age of wisdom … ünd 世界 was 世 the age\n\n";
 
 #[test]
 fn the_figures_of_a_small_text_are_those_computed_by_hand() {

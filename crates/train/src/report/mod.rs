@@ -17,7 +17,7 @@ mod tests;
 pub use axis::Scale;
 pub use chart::{Chart, N_COLOURS, Series, Style, figure};
 pub use curves::{Points, thinned};
-pub use page::{document, section};
+pub use page::{document, section, tiles};
 pub use tables::table;
 pub use text::escape;
 

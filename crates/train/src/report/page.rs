@@ -56,7 +56,8 @@ pub fn section(title: &str, content: &str) -> String {
     format!("<section>\n<h2>{title}</h2>\n{content}</section>\n")
 }
 
-fn tiles(summary: &[(String, String)]) -> String {
+/// Results that matter most, as `(label, value with unit)`; nothing if there are none.
+pub fn tiles(summary: &[(String, String)]) -> String {
     if summary.is_empty() {
         return String::new();
     }
