@@ -2,7 +2,7 @@
 //!
 //! A text comes in parts of any size, and memory does not grow with it. Special tokens are ordinary text, as in
 //! training. Byte-level BPE with a pattern that is known gives the ids of the whole text; the text of other kinds is
-//! encoded a few megabytes at a time, cut at the end of a line, or of a word.
+//! encoded half a megabyte at a time or more, cut at the end of a line, or of a word.
 
 mod figures;
 mod size;
@@ -16,13 +16,16 @@ pub use spans::{Span, SpanPart};
 
 use std::time::{Duration, Instant};
 
+use crate::decode::complete_len;
 use crate::vocab::Model;
 use crate::{TokenId, Tokenizer};
 
 /// Text that is encoded at a time, so that there is enough for all threads.
 const PIECE_BYTES: usize = 4 << 20;
-/// Text without a place to cut is cut anywhere from here on.
-const MAX_PIECE_BYTES: usize = 16 << 20;
+/// The same where one thread encodes, and tokens take many times the memory of the text meanwhile.
+const STAGED_PIECE_BYTES: usize = 1 << 19;
+/// Text without a place to cut is cut anywhere from so many pieces on.
+const MAX_PIECES: usize = 4;
 
 /// Counts what a tokenizer makes of a text that comes in parts.
 pub struct Measure<'t> {
@@ -36,7 +39,7 @@ pub struct Measure<'t> {
     n_left_out: u64,
     first_change: Option<u64>,
     encoding: Duration,
-    /// [`PIECE_BYTES`] and [`MAX_PIECE_BYTES`], but for tests.
+    /// What is encoded at a time, and at most where there is no place to cut.
     piece_bytes: usize,
     max_piece_bytes: usize,
 }
@@ -44,6 +47,7 @@ pub struct Measure<'t> {
 impl<'t> Measure<'t> {
     /// Nothing yet.
     pub fn new(tokenizer: &'t Tokenizer) -> Self {
+        let piece_bytes = if tokenizer.is_staged() { STAGED_PIECE_BYTES } else { PIECE_BYTES };
         Self {
             tokenizer,
             waiting: Vec::new(),
@@ -52,30 +56,38 @@ impl<'t> Measure<'t> {
             n_left_out: 0,
             first_change: None,
             encoding: Duration::ZERO,
-            piece_bytes: PIECE_BYTES,
-            max_piece_bytes: MAX_PIECE_BYTES,
+            piece_bytes,
+            max_piece_bytes: MAX_PIECES * piece_bytes,
         }
     }
 
-    /// Goes on with `text`, which must not end within a character unless it is no UTF-8 anyway; `ends_document`:
-    /// whether what follows is encoded on its own.
+    /// Goes on with `text`; `ends_document`: whether what follows is encoded on its own.
     pub fn add(&mut self, text: &[u8], ends_document: bool) {
-        if ends_document && self.waiting.is_empty() {
+        if ends_document && self.waiting.is_empty() && text.len() <= self.piece_bytes {
             return self.add_piece(text);
         }
-        self.waiting.extend_from_slice(text);
-        let end = match (ends_document, self.waiting.len()) {
-            (true, n) => n,
-            (false, n) if n < self.piece_bytes => 0,
-            (false, n) => match place_to_cut(self.tokenizer, &self.waiting) {
-                None if n >= self.max_piece_bytes => n,
-                end => end.unwrap_or(0),
-            },
+        for chunk in text.chunks(self.piece_bytes) {
+            self.waiting.extend_from_slice(chunk);
+            if self.waiting.len() >= self.piece_bytes {
+                self.add_start();
+            }
+        }
+        if ends_document {
+            let waiting = std::mem::take(&mut self.waiting);
+            self.add_piece(&waiting);
+        }
+    }
+
+    /// Takes what can be encoded on its own off the text that waits.
+    fn add_start(&mut self) {
+        let end = match place_to_cut(self.tokenizer, &self.waiting) {
+            None if self.waiting.len() >= self.max_piece_bytes => complete_len(&self.waiting),
+            end => end.unwrap_or(0),
         };
-        let waiting = std::mem::take(&mut self.waiting);
+        let mut waiting = std::mem::take(&mut self.waiting);
         self.add_piece(&waiting[..end]);
+        waiting.drain(..end);
         self.waiting = waiting;
-        self.waiting.drain(..end);
     }
 
     fn add_piece(&mut self, text: &[u8]) {
@@ -121,7 +133,7 @@ impl<'t> Measure<'t> {
 fn place_to_cut(tokenizer: &Tokenizer, text: &[u8]) -> Option<usize> {
     match &tokenizer.model {
         Model::Bpe(bpe) if !tokenizer.is_staged() && !bpe.pattern().is_custom() => bpe.pattern().last_safe_cut(text),
-        Model::Characters(_) | Model::Bytes if !tokenizer.is_staged() => Some(text.len()),
+        Model::Characters(_) | Model::Bytes if !tokenizer.is_staged() => Some(complete_len(text)),
         _ => memchr::memrchr(b'\n', text).map(|i| i + 1).or_else(|| memchr::memrchr(b' ', text)).filter(|&i| i > 0),
     }
 }

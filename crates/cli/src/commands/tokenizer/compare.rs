@@ -29,7 +29,7 @@ EXAMPLES:
 
 Words are what stands between white space; where most letters are of scripts without spaces between words, there is no
 number of tokens per word. Special tokens spelt out in a text are ordinary text. The speed is that of encoding alone, once,
-by all threads (RAYON_NUM_THREADS). --languages takes the same text in each language, such as the Universal Declaration of
+by as many threads as the kind can use (RAYON_NUM_THREADS). --languages takes the same text in each language, such as the Universal Declaration of
 Human Rights, and tells how many times the tokens of English each language takes. Memory does not grow with the text.
 With --json: threads, text (its size), tokenizers (one object each), languages, sample (text, and tokens by tokenizer).";
 
@@ -100,9 +100,13 @@ impl Compare {
             }
             (None, true) => None,
         };
+        // The opening is only the beginning of what was measured.
+        let n_bytes = match (&self.text, &measured) {
+            (None, Some((size, _))) => size.n_bytes,
+            (text, _) => text.as_ref().map_or(0, String::len) as u64,
+        };
         let text = self.text.as_ref().map_or(opening, |text| text.as_bytes().to_vec());
-        let sample =
-            Sample::of(&text, PAGE_CHARACTERS, measured.as_ref().map_or(0, |(size, _)| size.n_bytes), &tokenizers);
+        let sample = Sample::of(&text, PAGE_CHARACTERS, n_bytes, &tokenizers);
         let mut outcome = Outcome::new(&tokenizers, measured, sample);
         if let Some(path) = &self.languages {
             let counted = languages::count(path, &tokenizers, self.raw_bytes)?;

@@ -19,7 +19,7 @@ use crate::ui::progress::Unit;
 /// More are no languages, and their counts would fill the memory.
 const MAX_LANGUAGES: usize = 20_000;
 /// A longer line would have to fit in memory.
-const MAX_LINE_BYTES: u64 = 1 << 28;
+const MAX_LINE_BYTES: u64 = 1 << 24;
 /// How English is called, the likeliest first.
 const ENGLISH: [&str; 4] = ["eng", "en", "english", "eng_latn"];
 
@@ -120,7 +120,10 @@ fn of_lines(path: &Path, tokenizers: &[Named]) -> Result<Languages> {
             break;
         }
         if n == MAX_LINE_BYTES {
-            bail!("{}, line {number} has more than {MAX_LINE_BYTES} bytes", path.display());
+            bail!(
+                "{}, line {number} has more than {MAX_LINE_BYTES} bytes\nhint: a language may have several lines",
+                path.display()
+            );
         }
         read += n;
         bar.set(read);

@@ -59,7 +59,12 @@ fn bytes_per_token(outcome: &Outcome) -> String {
     }
     let mut rows = String::new();
     for (i, one, figures) in measured(outcome) {
-        let (name, value) = (escape(&one.name), value(figures));
+        let (mut name, value) = (escape(&one.name), value(figures));
+        // A token of anything unknown makes any text short.
+        let unknown = figures.n_unknown as f64 / figures.n_tokens.max(1) as f64;
+        if unknown >= 0.001 {
+            let _ = write!(name, " ({} unknown)", percent(unknown));
+        }
         let _ = writeln!(
             rows,
             "<tr><th scope=\"row\">{name}</th><td class=\"bar\">{}</td><td class=\"number\">{value:.2}</td></tr>",
@@ -188,7 +193,7 @@ fn languages(outcome: &Outcome) -> String {
         outcome.languages.iter().flat_map(|language| language.tokenizers.iter().map(value)).fold(0.0, f64::max);
     let mut rows = String::new();
     for language in &outcome.languages {
-        let class = if outcome.base.as_ref() == Some(&language.language) { " class=\"base\"" } else { "" };
+        let class = if outcome.base.as_ref() == Some(&language.language) { " class=\"is-base\"" } else { "" };
         let tokens = || language.tokenizers.iter().enumerate();
         let bars: String = tokens().map(|(i, tokens)| bar(i, value(tokens) / longest)).collect();
         let numbers: String = tokens()

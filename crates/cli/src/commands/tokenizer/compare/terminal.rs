@@ -77,11 +77,14 @@ pub(super) fn rows(compared: &[Compared], threads: usize) -> Vec<Vec<String>> {
     figure("entropy, bits per token", &|one| Some(two(one.entropy_bits)));
     figure(&format!("Rényi efficiency ({RENYI_ORDER})"), &|one| one.renyi_efficiency.map(|x| format!("{x:.3}")));
     figure("less than a character", &|one| Some(percent(one.partial_share)));
-    figure("unknown", &|one| Some(grouped(one.n_unknown)));
+    figure("unknown", &|one| match one.n_unknown {
+        0 => Some("0".to_owned()),
+        n => Some(format!("{} ({})", grouped(n), percent(n as f64 / one.n_tokens.max(1) as f64))),
+    });
     figure("decodes to the text", &|one| {
         Some(one.first_change.map_or("yes".to_owned(), |at| format!("not at byte {}", grouped(at))))
     });
-    let threads = if threads == 1 { "1 thread".to_owned() } else { format!("{threads} threads") };
+    let threads = if threads == 1 { "1 thread".to_owned() } else { format!("up to {threads} threads") };
     figure(&format!("MB/s, {threads}"), &|one| {
         let rate = one.megabytes_per_second.filter(|_| one.encode_seconds >= MIN_SECONDS)?;
         Some(if rate < 10.0 { format!("{rate:.1}") } else { grouped(rate.round() as u64) })
