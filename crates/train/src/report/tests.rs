@@ -135,6 +135,30 @@ fn the_curve_of_a_known_run_has_known_coordinates() {
 }
 
 #[test]
+fn curves_over_logarithmic_axes_have_known_coordinates_and_colours_of_their_own() {
+    let line =
+        |name: &str, n| Series { name: text(name), style: Style::Nth(n), points: vec![(1.0, 1000.0), (10.0, 1.0)] };
+    let html = figure(&Chart {
+        id: "ranks",
+        title: "Frequencies",
+        x_label: "rank",
+        y_label: "occurrences",
+        x_scale: Scale::Log,
+        y_scale: Scale::Log,
+        y_from_zero: true,
+        y_cut: None,
+        note: String::new(),
+        size: (172.0, 156.0),
+        series: vec![line("a", 0), line("b", 1 + N_COLOURS)],
+    });
+    assert_well_formed(&html);
+    // The plot is 100 by 100 from (58, 12).
+    assert_eq!(html.matches("<path d=\"M58 12L158 112\"/>").count(), 2);
+    assert!(html.contains("class=\"nth nth-0\"") && html.contains("class=\"nth nth-1\""), "{html}");
+    assert!(html.contains("&quot;xLog&quot;:true"));
+}
+
+#[test]
 fn a_validation_loss_that_rises_stays_in_the_plot() {
     let mut records = records(1000);
     for record in &mut records {

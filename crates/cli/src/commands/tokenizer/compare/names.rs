@@ -39,24 +39,21 @@ fn split(argument: &str) -> (Option<&str>, &Path) {
     }
 }
 
-/// What tells a file from others: its name, or that of its folder where all such files have one name.
+/// What tells a file from others: its name, or that of the folder before it where all such files have one name.
 fn name_of(path: &Path) -> String {
-    let full = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let part = |path: &Path| {
-        path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+    let part = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    if path.is_dir() {
+        // Even of `.`.
+        return part(path).or_else(|| part(&path.canonicalize().ok()?)).unwrap_or_else(|| path.display().to_string());
+    }
+    let name = part(path).unwrap_or_else(|| path.display().to_string());
+    let folder = match name.as_str() {
+        "tokenizer.json" | "tokenizer.model" | "spiece.model" => path.parent().and_then(part),
+        _ => None,
     };
-    let name = part(&full);
-    if full.is_dir() {
-        return name;
-    }
-    match name.as_str() {
-        "tokenizer.json" | "tokenizer.model" | "spiece.model" => full.parent().map_or(name.clone(), part),
-        _ => {
-            let stem =
-                [".tokenizer.json", ".json", ".model", ".tiktoken"].into_iter().find_map(|end| name.strip_suffix(end));
-            stem.filter(|stem| !stem.is_empty()).unwrap_or(&name).to_owned()
-        }
-    }
+    let ends = [".tokenizer.json", ".json", ".model", ".tiktoken"];
+    let stem = ends.into_iter().find_map(|end| name.strip_suffix(end)).filter(|stem| !stem.is_empty());
+    folder.unwrap_or_else(|| stem.unwrap_or(&name).to_owned())
 }
 
 #[cfg(test)]
@@ -67,6 +64,7 @@ mod tests {
     fn a_tokenizer_is_called_by_what_tells_it_from_others() {
         let cases = [
             ("a/gpt2/tokenizer.json", "gpt2"),
+            ("tokenizer.json", "tokenizer"),
             ("x/llama.model", "llama"),
             ("cl100k_base.tiktoken", "cl100k_base"),
             ("n.tokenizer.json", "n"),

@@ -10,7 +10,7 @@ use train::report::{
 use super::outcome::{Compared, Figures, Longest, Outcome, Sample, Tokens};
 use super::shown::{hexadecimal, visible};
 use super::terminal::rows;
-use crate::ui::units::{bytes, grouped, percent};
+use crate::ui::units::{bytes, compact, grouped, percent};
 
 const STYLE: &str = include_str!("page.css");
 /// Longer tokens are so rare that they would press the others together.
@@ -22,8 +22,8 @@ pub(super) fn html(outcome: &Outcome) -> String {
         let tile = |name: &str, value: String| (name.to_owned(), value);
         page += &tiles(&[
             tile("text", bytes(size.n_bytes)),
-            tile("characters", grouped(size.n_characters)),
-            tile("words between white space", grouped(size.n_words)),
+            tile("characters", compact(size.n_characters as f64)),
+            tile("words between white space", compact(size.n_words as f64)),
             tile("tokenizers", outcome.tokenizers.len().to_string()),
         ]);
     }

@@ -12,8 +12,8 @@ const N_COLUMNS: usize = 5;
 const N_LANGUAGES: usize = 40;
 /// Characters of a name in a column.
 const NAME_CHARACTERS: usize = 22;
-/// A time shorter than this says little about the speed.
-pub(super) const MIN_SECONDS: f64 = 1e-3;
+/// Less text than this says little about the speed: it is warming up.
+const MIN_TIMED_MEGABYTES: f64 = 0.1;
 
 pub(super) fn text(outcome: &Outcome, n_characters: usize, colour: bool) -> String {
     let mut text = String::new();
@@ -86,7 +86,7 @@ pub(super) fn rows(compared: &[Compared], threads: usize) -> Vec<Vec<String>> {
     });
     let threads = if threads == 1 { "1 thread".to_owned() } else { format!("up to {threads} threads") };
     figure(&format!("MB/s, {threads}"), &|one| {
-        let rate = one.megabytes_per_second.filter(|_| one.encode_seconds >= MIN_SECONDS)?;
+        let rate = one.megabytes_per_second.filter(|rate| rate * one.encode_seconds >= MIN_TIMED_MEGABYTES)?;
         Some(if rate < 10.0 { format!("{rate:.1}") } else { grouped(rate.round() as u64) })
     });
     rows
