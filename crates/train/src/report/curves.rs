@@ -41,7 +41,7 @@ pub(super) fn smoothed(points: &Points) -> Points {
     points.iter().enumerate().map(|(i, &(x, _))| (x, mean(i))).collect()
 }
 
-/// At most [`MAX_POINTS`] points that keep every visible peak: the extremes of equal stretches.
+/// At most 1,000 points that keep every visible peak: the extremes of equal stretches.
 pub fn thinned(points: Points) -> Points {
     if points.len() <= MAX_POINTS {
         return points;

@@ -87,7 +87,7 @@ impl Compare {
             bail!("{} is a folder, expected a file\nhint: name the page, such as page.html", output.display());
         }
         let tokenizers = names::load(&self.tokenizer)?;
-        let mut opening = Vec::new();
+        let mut opening = Opening::default();
         let measured = match (&self.text, self.input.is_empty()) {
             (_, false) => Some(self.measure_files(&tokenizers, &mut opening)?),
             (Some(text), true) if text.is_empty() => {
@@ -100,13 +100,10 @@ impl Compare {
             }
             (None, true) => None,
         };
-        // The opening is only the beginning of what was measured.
-        let n_bytes = match (&self.text, &measured) {
-            (None, Some((size, _))) => size.n_bytes,
-            (text, _) => text.as_ref().map_or(0, String::len) as u64,
-        };
-        let text = self.text.as_ref().map_or(opening, |text| text.as_bytes().to_vec());
-        let sample = Sample::of(&text, PAGE_CHARACTERS, n_bytes, &tokenizers);
+        if let Some(text) = &self.text {
+            opening = Opening { text: text.as_bytes().to_vec(), ..Opening::default() };
+        }
+        let sample = Sample::of(&opening.text, PAGE_CHARACTERS, opening.goes_on, &tokenizers);
         let mut outcome = Outcome::new(&tokenizers, measured, sample);
         if let Some(path) = &self.languages {
             let counted = languages::count(path, &tokenizers, self.raw_bytes)?;
@@ -128,20 +125,42 @@ impl Compare {
     }
 
     /// Leaves the beginning of the text in `opening`.
-    fn measure_files(&self, tokenizers: &[Named], opening: &mut Vec<u8>) -> Result<(TextSize, Vec<Measurement>)> {
+    fn measure_files(&self, tokenizers: &[Named], opening: &mut Opening) -> Result<(TextSize, Vec<Measurement>)> {
         let input = expand(&self.input)?;
         let mut bar = Bar::new("Measuring", total_bytes(&input)?, Unit::Bytes);
         let options = ReadOptions { raw_bytes: self.raw_bytes, ..ReadOptions::default() };
         let mut measures = Measures::new(tokenizers);
         for part in read_parts(&input, options, PART_BYTES)? {
             let part = part?;
-            if opening.is_empty() {
-                opening.extend_from_slice(&part.text[..part.text.len().min(4 * PAGE_CHARACTERS + 4)]);
-            }
+            opening.add(&part.text, part.ends_document);
             measures.add(&part.text, part.ends_document);
             bar.set(part.input_bytes);
         }
         Ok(measures.finish())
+    }
+}
+
+/// The beginning of all text.
+#[derive(Default)]
+struct Opening {
+    text: Vec<u8>,
+    /// Whether there is more.
+    goes_on: bool,
+    /// Whether what follows is another document, which begins on a line of its own.
+    is_document_end: bool,
+}
+
+impl Opening {
+    /// More than the page shows, whatever the characters.
+    const MAX_BYTES: usize = 4 * PAGE_CHARACTERS + 4;
+
+    fn add(&mut self, text: &[u8], ends_document: bool) {
+        if std::mem::replace(&mut self.is_document_end, ends_document) && self.text.len() < Self::MAX_BYTES {
+            self.text.extend((!text.is_empty()).then_some(b'\n'));
+        }
+        let n = text.len().min(Self::MAX_BYTES - self.text.len());
+        self.text.extend_from_slice(&text[..n]);
+        self.goes_on |= n < text.len();
     }
 }
 

@@ -122,8 +122,9 @@ pub(super) struct Shown {
 }
 
 impl Sample {
-    /// The first `n` characters of a text of `n_bytes`, token by token; none of an empty text.
-    pub(super) fn of(text: &[u8], n: usize, n_bytes: u64, tokenizers: &[Named]) -> Option<Self> {
+    /// The first `n` characters of a text, token by token; none of an empty text. `goes_on`: whether there is more of it,
+    /// so that its end may lie within a character.
+    pub(super) fn of(text: &[u8], n: usize, goes_on: bool, tokenizers: &[Named]) -> Option<Self> {
         let mut end = 0;
         let mut n_left = n;
         for chunk in text.utf8_chunks() {
@@ -131,7 +132,7 @@ impl Sample {
             end += len;
             n_left = n_left.saturating_sub(chunk.valid().chars().count() + 1);
             // What is cut off within a character is left out, but other bytes are a part of the text.
-            let is_rest = end + chunk.invalid().len() == text.len() && (text.len() as u64) < n_bytes;
+            let is_rest = end + chunk.invalid().len() == text.len() && goes_on;
             if len < chunk.valid().len() || n_left == 0 || is_rest {
                 break;
             }
@@ -144,7 +145,7 @@ impl Sample {
         };
         (!shown.is_empty()).then(|| Sample {
             text: String::from_utf8_lossy(shown).into_owned(),
-            is_cut: end < text.len() || (text.len() as u64) < n_bytes,
+            is_cut: end < text.len() || goes_on,
             tokenizers: tokenizers.iter().map(show).collect(),
         })
     }
@@ -262,16 +263,16 @@ mod tests {
     #[test]
     fn a_sample_is_cut_between_characters_and_has_the_bytes_that_are_none() {
         let tokenizers = [Named { name: "b".into(), file: "b".into(), tokenizer: Tokenizer::bytes() }];
-        let sample = |text: &[u8], n, n_bytes| {
-            let sample = Sample::of(text, n, n_bytes, &tokenizers)?;
+        let sample = |text: &[u8], n, goes_on| {
+            let sample = Sample::of(text, n, goes_on, &tokenizers)?;
             Some((sample.tokenizers[0].ids.len(), sample.is_cut))
         };
-        assert_eq!(sample("aé世b".as_bytes(), 3, 7), Some((6, true)));
-        assert_eq!(sample("aé世b".as_bytes(), 9, 7), Some((7, false)));
-        assert_eq!(sample("aé世b".as_bytes(), 9, 99), Some((7, true)));
-        assert_eq!(sample(b"a\xffb", 9, 3), Some((3, false)));
+        assert_eq!(sample("aé世b".as_bytes(), 3, false), Some((6, true)));
+        assert_eq!(sample("aé世b".as_bytes(), 9, false), Some((7, false)));
+        assert_eq!(sample("aé世b".as_bytes(), 9, true), Some((7, true)));
+        assert_eq!(sample(b"a\xffb", 9, false), Some((3, false)));
         // The first bytes of a character whose others are not among those read.
-        assert_eq!(sample(b"ab\xe4\xb8", 9, 99), Some((2, true)));
-        assert_eq!(sample(b"", 9, 0), None);
+        assert_eq!(sample(b"ab\xe4\xb8", 9, true), Some((2, true)));
+        assert_eq!(sample(b"", 9, false), None);
     }
 }
