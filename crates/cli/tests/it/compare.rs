@@ -156,6 +156,8 @@ fn what_is_wrong_is_named_and_an_earlier_page_stays() {
     }
     let folder = place.0.path().to_str().unwrap();
     assert!(place.compare(&["--input", &text, "--output", folder]).failure().contains("is a folder"));
+    let message = place.compare(&["--input", &text, "--output", &place.at("none/page.html")]).failure();
+    assert!(message.contains("none for --output") && message.contains("hint: "), "{message}");
     assert_eq!(fs::read(&page).unwrap(), b"earlier");
     let found = place.compare(&["--input", &bad, "--raw-bytes", "--output", &page, "--json"]).json();
     assert_eq!((&found["tokenizers"][0]["n_tokens"], &found["tokenizers"][0]["is_exact"]), (&16.into(), &true.into()));

@@ -8,7 +8,7 @@ mod terminal;
 mod page;
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
@@ -83,9 +83,7 @@ pub(super) struct Compare {
 
 impl Compare {
     pub(super) fn run(self) -> Result<()> {
-        if let Some(output) = self.output.as_deref().filter(|output| output.is_dir()) {
-            bail!("{} is a folder, expected a file\nhint: name the page, such as page.html", output.display());
-        }
+        self.output.as_deref().map_or(Ok(()), check_output)?;
         let tokenizers = names::load(&self.tokenizer)?;
         let mut opening = Opening::default();
         let measured = match (&self.text, self.input.is_empty()) {
@@ -137,6 +135,17 @@ impl Compare {
             bar.set(part.input_bytes);
         }
         Ok(measures.finish())
+    }
+}
+
+/// Long work should not end where it could not have begun.
+fn check_output(output: &Path) -> Result<()> {
+    if output.is_dir() {
+        bail!("{} is a folder, expected a file\nhint: name the page, such as page.html", output.display());
+    }
+    match output.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
+        Some(folder) => bail!("there is no folder {} for --output\nhint: make it first", folder.display()),
+        None => Ok(()),
     }
 }
 
