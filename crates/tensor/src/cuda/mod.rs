@@ -227,7 +227,7 @@ impl Drop for Context {
 
 /// Every kernel there is, with the architectures for which it must compile.
 pub fn sources() -> Vec<(Source, &'static [Arch])> {
-    [blas::sources(), crate::ops::cuda_sources()].concat()
+    [blas::sources(), crate::random::cuda::sources(), crate::ops::cuda_sources()].concat()
 }
 
 /// The value, or the error on its way to [`catch`].
