@@ -1,6 +1,8 @@
 //! What this machine is.
 
 use std::path::Path;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tensor::cpu::gemm::Kernel;
@@ -43,6 +45,18 @@ impl Machine {
             cupola: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
+}
+
+static START: OnceLock<Instant> = OnceLock::new();
+
+/// Remembers that this process begins now.
+pub(crate) fn started() {
+    START.get_or_init(Instant::now);
+}
+
+/// How long this process has run.
+pub(crate) fn running_time() -> Duration {
+    START.get_or_init(Instant::now).elapsed()
 }
 
 fn memory_bytes() -> Option<u64> {

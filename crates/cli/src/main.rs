@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    machine::started();
     let arguments = commands::Arguments::parse();
     cuda_paths::configure();
     // A device that fails within an operation ends up here, if nobody has caught it before.

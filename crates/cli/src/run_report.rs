@@ -10,6 +10,7 @@ use train::folder::write_whole;
 use train::metrics::{self, Record, Validation};
 use train::plan::{self, Plan};
 use train::report::{self, Baseline, Report};
+use train::startup::{DeviceMemory, Startup};
 use train::{RunConfig, RunFolder};
 
 use crate::accounts;
@@ -46,6 +47,12 @@ pub(crate) struct Summary {
     pub(crate) planned_memory_bytes: usize,
     /// The most memory that the last process of the run held, program and preparation included, if the system tells.
     pub(crate) peak_memory_bytes: Option<u64>,
+    /// The same of the GPU it ran on, beside `planned_memory_bytes`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) device_memory_bytes: Option<DeviceMemory>,
+    /// Where the seconds went until the last process of the run had made its first step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) startup_seconds: Option<Startup>,
     /// Over all of the held-out text.
     pub(crate) validation: Validation,
     /// The held-out text compressed by this model and by others.
@@ -99,13 +106,21 @@ impl Summary {
     /// Of these, those on the training itself.
     pub(crate) fn training_pairs(&self) -> Vec<(String, String)> {
         let pair = |name: &str, value: String| (name.to_owned(), value);
-        vec![
+        let mut pairs = vec![
             pair("parameters", grouped(self.parameters as u64)),
             pair("tokens", grouped(self.tokens)),
             pair("training time", duration(self.elapsed_seconds)),
             pair("tokens/s", grouped(self.tokens_per_second as u64)),
             pair(&format!("MFU of the {} measured", self.matrix_rate_text()), percent(self.mfu)),
-        ]
+        ];
+        let size = |n: usize| bytes(n as u64);
+        if let Some(memory) = &self.device_memory_bytes {
+            let in_use = memory.in_use.map_or(String::new(), |n| format!("; the driver counts {} in use", size(n)));
+            let planned = size(self.planned_memory_bytes);
+            pairs.push(pair("device memory", format!("{} at most, {planned} planned{in_use}", size(memory.peak_held))));
+            pairs.extend(self.peak_memory_bytes.map(|n| pair("host memory", format!("{} at most", bytes(n)))));
+        }
+        pairs
     }
 
     fn matrix_rate_text(&self) -> String {
@@ -136,6 +151,8 @@ pub(crate) fn finish(
         matrix_product_flops_per_second: finished.matrix_product_rate,
         planned_memory_bytes: plan.memory_bytes,
         peak_memory_bytes: peak_memory_bytes(),
+        device_memory_bytes: finished.device_memory,
+        startup_seconds: finished.startup,
         validation: finished.validation.clone(),
         compression,
         samples: samples(finished, prompts)?,

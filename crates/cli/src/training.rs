@@ -10,9 +10,11 @@ use nn::Transformer;
 use tokenizer::Tokenizer;
 use train::metrics::{Record, Validation};
 use train::run::End;
+use train::startup::{DeviceMemory, Startup};
 use train::{Event, RunConfig, Trainer};
 
 use crate::commands::program;
+use crate::machine::running_time;
 use crate::signals::{Phase, StopRequest};
 use crate::ui::progress::Unit;
 use crate::ui::units::{compact, duration, grouped, percent};
@@ -43,6 +45,10 @@ pub(crate) struct FinishedRun {
     pub(crate) validation: Validation,
     /// Operations per second of a matrix product on this machine.
     pub(crate) matrix_product_rate: f64,
+    /// Of a GPU.
+    pub(crate) device_memory: Option<DeviceMemory>,
+    /// Of this process, if it made a step.
+    pub(crate) startup: Option<Startup>,
 }
 
 /// Prepares the inputs of a started run and trains. `to_go_on` is the command that goes on with it; `stop` is left in the
@@ -59,6 +65,7 @@ pub(crate) fn train(
     let Started { folder, config, lock } = started;
     let inputs = inputs::prepare(&folder, &config)?;
     say_inputs(&inputs);
+    let preparation = running_time().as_secs_f64();
     let mut trainer = Trainer::new(&folder, lock, &config, &inputs, initial)?;
     let from_step = trainer.progress().step;
     if from_step > 0 {
@@ -67,8 +74,14 @@ pub(crate) fn train(
 
     stop.enter(Phase::Training);
     let mut view = View::new(&config, from_step);
+    let mut startup = None;
     let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64());
     let end = trainer.run(stop.flag(), &clock, &mut |event| {
+        if let Event::Started(phases) = &event {
+            let phases = Startup { preparation, total: running_time().as_secs_f64(), ..**phases };
+            phases.gpu.iter().for_each(|_| ui::note(&startup_line(&phases)));
+            startup = Some(phases);
+        }
         let is_saved = matches!(event, Event::Checkpoint(_));
         view.show(event);
         if is_saved && view.done == view.steps {
@@ -92,6 +105,8 @@ pub(crate) fn train(
         tokenizer: inputs.tokenizer,
         validation,
         matrix_product_rate: trainer.ceiling(),
+        device_memory: trainer.device_memory(),
+        startup,
     })))
 }
 
@@ -131,6 +146,7 @@ impl View {
             Event::Validating(done, total) => {
                 self.bar.set_message(&format!("validating, sequence {} of {}", grouped(done), grouped(total)));
             }
+            Event::Started(_) => {}
             Event::Checkpoint(path) => ui::note(&format!("checkpoint {}", path.display())),
         }
     }
@@ -148,6 +164,28 @@ impl View {
             duration(record.elapsed_seconds),
         )
     }
+}
+
+/// Where the seconds until the end of the first step went.
+pub(crate) fn startup_line(startup: &Startup) -> String {
+    let Startup { preparation, weights, matrix_product_rate, first_step, total, gpu } = startup;
+    let gpu = gpu.map_or(String::new(), |gpu| {
+        format!(
+            "; of it device {:.2}, {} kernels compiled and {} read {:.2}, matrix library {:.2}, algorithm search {:.2}, \
+             device memory {:.2}",
+            gpu.open,
+            gpu.kernels_compiled,
+            gpu.kernels_read,
+            gpu.kernels,
+            gpu.matrix_library,
+            gpu.algorithm_search,
+            gpu.memory,
+        )
+    });
+    format!(
+        "start-up to the end of the first step: {total:.2} s (preparation {preparation:.2}, weights {weights:.2}, \
+         speed of matrix products {matrix_product_rate:.2}, first step {first_step:.2}{gpu})"
+    )
 }
 
 fn validation_line(record: &Record, validation: &Validation) -> String {

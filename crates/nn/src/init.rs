@@ -2,8 +2,8 @@
 
 use std::convert::Infallible;
 
-use tensor::Tensor;
 use tensor::random::Rng;
+use tensor::{Device, Tensor};
 
 use crate::transformer::Parts;
 use crate::{Attention, Block, Init, Linear, Mlp, ModelConfig, Norm, NormKind, Position, Transformer};
@@ -30,13 +30,19 @@ impl Transformer {
     /// Every tensor draws from a stream of its own under the seed, so its numbers depend on the seed, its place in the
     /// model and its shape, and on nothing else.
     pub fn new(config: &ModelConfig, seed: u64) -> Self {
+        Self::new_on(Device::Cpu, config, seed)
+    }
+
+    /// [`Transformer::new`], drawn on a device: the same bits on each.
+    pub fn new_on(device: Device, config: &ModelConfig, seed: u64) -> Self {
         let mut stream = 0;
         let model = Transformer::build(config, &mut |_, role, shape| {
             stream += 1;
-            Ok::<Tensor, Infallible>(fresh(config, &Rng::new(seed, stream), role, shape))
+            Ok::<Tensor, Infallible>(fresh(device, config, &Rng::new(seed, stream), role, shape))
         });
         match model {
-            Ok(model) => model,
+            // What is computed from the config, and not drawn, is on the CPU so far.
+            Ok(model) => model.to(device),
             Err(never) => match never {},
         }
     }
@@ -115,19 +121,19 @@ fn build_linear<E>(
 }
 
 /// Draws one tensor.
-fn fresh(config: &ModelConfig, rng: &Rng, role: Role, shape: &[usize]) -> Tensor {
+fn fresh(device: Device, config: &ModelConfig, rng: &Rng, role: Role, shape: &[usize]) -> Tensor {
     match (role, &config.init) {
-        (Role::Gain, _) => Tensor::full(shape, 1.0),
-        (Role::Bias, _) => Tensor::full(shape, 0.0),
+        (Role::Gain, _) => Tensor::full_on(device, shape, 1.0),
+        (Role::Bias, _) => Tensor::full_on(device, shape, 0.0),
         (Role::Matrix { writes_residual: true }, Init::Normal { std, scale_residual: true }) => {
             // Two writes per block: the variance of the stream stays that of one.
-            rng.normal(shape, std / ((2 * config.n_layers) as f32).sqrt())
+            rng.normal_on(device, shape, std / ((2 * config.n_layers) as f32).sqrt())
         }
-        (Role::Table | Role::Matrix { .. }, Init::Normal { std, .. }) => rng.normal(shape, *std),
-        (Role::Table, Init::Glorot) => rng.truncated_normal(shape, 1.0, 3.0),
+        (Role::Table | Role::Matrix { .. }, Init::Normal { std, .. }) => rng.normal_on(device, shape, *std),
+        (Role::Table, Init::Glorot) => rng.truncated_normal_on(device, shape, 1.0, 3.0),
         (Role::Matrix { .. }, Init::Glorot) => {
             let fan_in_and_out: usize = shape.iter().sum();
-            rng.truncated_normal(shape, (2.0 / fan_in_and_out as f32).sqrt(), 3.0)
+            rng.truncated_normal_on(device, shape, (2.0 / fan_in_and_out as f32).sqrt(), 3.0)
         }
     }
 }
@@ -162,6 +168,19 @@ mod tests {
             let mutable: Vec<_> = model.parameters_mut().iter().map(|x| x.shape().to_vec()).collect();
             assert_eq!(mutable, made.iter().map(|(_, shape)| shape.clone()).collect::<Vec<_>>());
             assert_eq!(model.n_parameters(), config.n_parameters(), "the closed form of {config:?}");
+        }
+    }
+
+    #[test]
+    fn fresh_weights_have_the_same_bits_on_every_device() {
+        for device in tensor::testing::devices() {
+            for config in variants() {
+                let (found, expected) = (Transformer::new_on(device, &config, 3), Transformer::new(&config, 3));
+                assert_eq!(found.device(), device);
+                for ((name, found), (_, expected)) in found.parameters().into_iter().zip(expected.parameters()) {
+                    assert_eq!(found.to(Device::Cpu).f32s(), expected.f32s(), "{name} on {device}");
+                }
+            }
         }
     }
 

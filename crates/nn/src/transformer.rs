@@ -189,9 +189,12 @@ impl Transformer {
     /// A copy to compute with, in `dtype`, that shares nothing with this model: the weights that are trained stay in f32,
     /// and so do the parameters of norms, whose few numbers matter more than their speed.
     pub fn compute_copy(&self, dtype: DType) -> Self {
-        let mut copy = self.map(|x| x.copied_to(x.device()));
+        let mut copy = self.detached();
         for x in copy.tables_and_linears_mut() {
             *x = ops::cast(x, dtype);
+        }
+        for x in copy.parameters_mut().into_iter().filter(|x| x.dtype() == DType::F32) {
+            *x = x.copied_to(x.device());
         }
         copy
     }

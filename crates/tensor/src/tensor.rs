@@ -167,8 +167,16 @@ impl Tensor {
 
     /// A tensor whose every element is `value`.
     pub fn full(shape: &[usize], value: f32) -> Self {
-        let mut x = Self::unspecified(shape, DType::F32);
-        x.f32s_mut().fill(value);
+        Self::full_on(Device::Cpu, shape, value)
+    }
+
+    /// [`Tensor::full`] on a device.
+    pub fn full_on(device: Device, shape: &[usize], value: f32) -> Self {
+        let mut x = Self::unspecified_on(device, shape, DType::F32);
+        match device {
+            Device::Cpu => x.f32s_mut().fill(value),
+            Device::Cuda(_) => cuda::or_unwind(x.cuda_f32s_mut().fill_with_bits(value.to_bits())),
+        }
         x
     }
 

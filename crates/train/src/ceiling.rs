@@ -10,6 +10,9 @@ use tensor::{DType, Device, ops};
 
 use crate::Error;
 
+/// A GPU makes hundreds of products in this time, and a start waits for them.
+const GPU_BUDGET: Duration = Duration::from_millis(60);
+
 /// The rate of a large matrix product of `dtype` on `device`, in floating-point operations per second: the best of several
 /// repetitions within `budget`.
 ///
@@ -49,11 +52,9 @@ fn on_gpu(ordinal: usize, dtype: DType, budget: Duration) -> Result<f64, Error> 
     /// Products between two looks at the clock.
     const ROUND: usize = 8;
     let context = cuda::context(ordinal)?;
-    let [x, y] = [1, 2].map(|stream| Rng::new(0, stream).normal(&[N, N], 1.0));
-    let (x, y) = cuda::catch(|| {
-        let place = |x| ops::cast(x, dtype).to(Device::Cuda(ordinal));
-        (place(&x), place(&y))
-    })?;
+    let (device, budget) = (Device::Cuda(ordinal), budget.min(GPU_BUDGET));
+    let [x, y] =
+        cuda::catch(|| [1, 2].map(|stream| ops::cast(&Rng::new(0, stream).normal_on(device, &[N, N], 1.0), dtype)))?;
     let start = Instant::now();
     let mut best = f64::INFINITY;
     loop {

@@ -14,6 +14,7 @@ pub mod validate;
 pub mod ceiling;
 pub mod plan;
 pub mod run;
+pub mod startup;
 pub mod metrics;
 pub mod tensorboard;
 pub mod report;

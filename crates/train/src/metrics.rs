@@ -38,6 +38,9 @@ pub struct Record {
     /// Model FLOPs utilisation in 0..=1, where the peak of the device is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mfu: Option<f64>,
+    /// The most memory that the process has taken from its GPU at once so far, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_memory_bytes: Option<usize>,
     /// Held-out loss, at the steps where it was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation: Option<Validation>,

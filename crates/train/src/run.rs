@@ -19,6 +19,7 @@ use crate::folder::FolderLock;
 use crate::metrics::{MetricsWriter, Record, Validation};
 use crate::optimizer::Optimizer;
 use crate::prepare::Inputs;
+use crate::startup::{DeviceMemory, GpuStartup, Startup};
 use crate::stepper::{Stepper, TrainState};
 use crate::tensorboard::EventWriter;
 use crate::validate::validate;
@@ -41,12 +42,20 @@ pub struct Trainer {
     measures_on: Option<Arc<cuda::Context>>,
     /// Operations per second of a matrix product here.
     ceiling: f64,
+    device: Device,
+    /// Where the loader is behind the batches that are staged for the next step, if they are.
+    staged: Option<LoaderState>,
+    /// Complete once a step was made.
+    startup: Startup,
+    n_steps_made: u64,
     _lock: FolderLock,
 }
 
 /// What a watcher of a run is told.
 #[derive(Debug)]
 pub enum Event<'a> {
+    /// The first update of this process was made.
+    Started(&'a Startup),
     /// An update was made; a validation may have followed.
     Step(&'a Record),
     /// A validation is under way: sequences done, of how many.
@@ -92,6 +101,7 @@ impl Trainer {
         let mut loader = Loader::new(inputs.train.clone(), loader_config)?;
         // Text that is too short is found now, and not at the first validation.
         sequential_windows(&inputs.validation, config.model.context_length)?;
+        let start = Instant::now();
         let (progress, model, optimizer) = match checkpoint::list(folder)?.last() {
             Some(newest) => {
                 let (progress, model, optimizer) = checkpoint::load(newest, config)?;
@@ -99,8 +109,15 @@ impl Trainer {
                 (progress, model, optimizer)
             }
             None => {
-                let model = initial.unwrap_or_else(|| Transformer::new(&config.model, config.seed));
-                let optimizer = Optimizer::new(&config.optimizer, training.grad_clip_norm, &model);
+                // Drawn where they stay, and the moments beside them.
+                let (model, optimizer) = cuda::catch(|| {
+                    let model = match initial {
+                        Some(model) => model.to(device),
+                        None => Transformer::new_on(device, &config.model, config.seed),
+                    };
+                    let optimizer = Optimizer::new(&config.optimizer, training.grad_clip_norm, &model);
+                    (model, optimizer)
+                })?;
                 let loader = LoaderState::default();
                 (Progress { step: 0, tokens: 0, elapsed_seconds: 0.0, loader }, model, optimizer)
             }
@@ -114,7 +131,10 @@ impl Trainer {
         let fp8 = training.matmul.value() == Some(Matmul::Fp8);
         let mut stepper =
             Stepper::new(device, n_micro_batches, micro_batch_size, config.model.context_length)?.with_fp8(fp8);
+        let weights = start.elapsed().as_secs_f64();
+        let start = Instant::now();
         let ceiling = ceiling::matrix_product_rate(device, dtype, CEILING_BUDGET)?;
+        let matrix_product_rate = start.elapsed().as_secs_f64();
         let mut measures_on = None;
         if let Device::Cuda(ordinal) = device {
             let context = cuda::context(ordinal)?;
@@ -135,6 +155,10 @@ impl Trainer {
             progress,
             measures_on,
             ceiling,
+            device,
+            staged: None,
+            startup: Startup { weights, matrix_product_rate, ..Startup::default() },
+            n_steps_made: 0,
             _lock: lock,
         })
     }
@@ -147,6 +171,16 @@ impl Trainer {
     /// Operations per second of a matrix product on this machine, as measured at the start.
     pub fn ceiling(&self) -> f64 {
         self.ceiling
+    }
+
+    /// What the first step had to wait for; complete once a step was made.
+    pub fn startup(&self) -> &Startup {
+        &self.startup
+    }
+
+    /// Memory of the GPU, if the run is on one.
+    pub fn device_memory(&self) -> Option<DeviceMemory> {
+        DeviceMemory::of(self.device)
     }
 
     /// A copy of the model as it is, on the CPU and off the tape.
@@ -172,6 +206,9 @@ impl Trainer {
         let total_steps = self.config.training.steps;
         while self.progress.step < total_steps {
             let mut record = self.train_step()?;
+            if self.n_steps_made == 1 {
+                watch(Event::Started(&self.startup));
+            }
             let done = self.progress.step;
             let is_last = done == total_steps;
             if is_last || done.is_multiple_of(self.config.training.validation_every) {
@@ -209,10 +246,17 @@ impl Trainer {
         let training = &self.config.training;
         let peak = self.state.optimizer.peak_learning_rate();
         let learning_rate = self.config.schedule.learning_rate(self.progress.step, training.steps, peak);
-        let micro_batch_size = training.micro_batch_size.value().expect("an effective config");
-        let n_micro_batches = training.batch_size / micro_batch_size;
-        let batches: Vec<Batch> = (0..n_micro_batches).map(|_| self.loader.next_batch(micro_batch_size)).collect();
-        let result = self.stepper.step(&mut self.state, &batches, learning_rate, self.progress.step)?;
+        let (step, is_last) = (self.progress.step, self.progress.step + 1 == training.steps);
+        let loader = match self.staged.take() {
+            Some(loader) => loader,
+            None => self.stage_next()?,
+        };
+        self.stepper.begin(&mut self.state, learning_rate, step)?;
+        if !is_last {
+            // While the device works.
+            self.staged = Some(self.stage_next()?);
+        }
+        let result = self.stepper.finish(step)?;
         // Before anything tells of the step: whoever goes on from it finds them.
         if let Some(context) = self.measures_on.take() {
             matmul_choices::store(&self.folder, &context)?;
@@ -230,15 +274,31 @@ impl Trainer {
             learning_rate,
             tokens_per_second,
             mfu: Some(flops_per_second / self.ceiling),
+            device_memory_bytes: self.device_memory().map(|memory| memory.peak_held),
             validation: None,
         };
         self.progress = Progress {
             step: self.progress.step + 1,
             tokens: record.tokens,
             elapsed_seconds: record.elapsed_seconds,
-            loader: self.loader.state(),
+            loader,
         };
+        self.n_steps_made += 1;
+        if self.n_steps_made == 1 {
+            self.startup.first_step = seconds;
+            self.startup.gpu = GpuStartup::of(self.device);
+        }
         Ok(record)
+    }
+
+    /// Hands the next batches to the stepper; returns where the loader is behind them.
+    fn stage_next(&mut self) -> Result<LoaderState, Error> {
+        let training = &self.config.training;
+        let micro_batch_size = training.micro_batch_size.value().expect("an effective config");
+        let n_micro_batches = training.batch_size / micro_batch_size;
+        let batches: Vec<Batch> = (0..n_micro_batches).map(|_| self.loader.next_batch(micro_batch_size)).collect();
+        self.stepper.stage(&batches)?;
+        Ok(self.loader.state())
     }
 
     fn validate(&self, at_most: Option<u64>, watch: &mut dyn FnMut(Event<'_>)) -> Result<Validation, Error> {

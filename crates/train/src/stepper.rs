@@ -3,7 +3,7 @@
 
 use data::loader::Batch;
 use nn::Transformer;
-use tensor::cuda::{self, Graph};
+use tensor::cuda::{self, Graph, Upload};
 use tensor::{DType, Device, Gradients, Tensor};
 
 use crate::Error;
@@ -50,7 +50,12 @@ impl TrainState {
         device: Device,
         dtype: DType,
     ) -> Result<Self, Error> {
-        let optimizer = Optimizer::new(config, grad_clip_norm, &model);
+        // The weights first, so that the moments, as many zeros twice, are made where they stay.
+        let (model, optimizer) = cuda::catch(move || {
+            let model = model.to(device);
+            let optimizer = Optimizer::new(config, grad_clip_norm, &model);
+            (model, optimizer)
+        })?;
         TrainState::new(model, optimizer, device, dtype)
     }
 
@@ -74,6 +79,7 @@ pub struct Stepper {
     device: Device,
     /// Of each micro-batch, inputs and targets `[b, t]`.
     batches: Vec<(Tensor, Tensor)>,
+    staged: Staged,
     /// See [`tensor::ops::adamw_step_numbers`].
     numbers: Tensor,
     tokens_per_step: f32,
@@ -84,6 +90,12 @@ pub struct Stepper {
     graph: Option<Graph>,
     /// Of the newest update; a graph writes to the same ones again.
     outputs: Option<Outputs>,
+}
+
+/// The tokens of the next update: of each micro-batch the inputs, then the targets.
+enum Staged {
+    Here(Vec<u32>),
+    OnItsWay(Upload),
 }
 
 /// What an update leaves on the device.
@@ -104,11 +116,17 @@ impl Stepper {
         context_length: usize,
     ) -> Result<Self, Error> {
         let shape = [micro_batch_size, context_length];
+        let n_ids = 2 * n_micro_batches * micro_batch_size * context_length;
+        let staged = match device {
+            Device::Cpu => Staged::Here(vec![0; n_ids]),
+            Device::Cuda(ordinal) => Staged::OnItsWay(Upload::new(&cuda::context(ordinal)?, n_ids)?),
+        };
         Ok(cuda::catch(|| {
             let ids = || Tensor::zeros_on(device, &shape, DType::U32);
             Stepper {
                 device,
                 batches: (0..n_micro_batches).map(|_| (ids(), ids())).collect(),
+                staged,
                 numbers: Tensor::zeros_on(device, &[tensor::ops::ADAMW_STEP_NUMBERS], DType::F32),
                 tokens_per_step: (n_micro_batches * micro_batch_size * context_length) as f32,
                 tunes: false,
@@ -132,7 +150,8 @@ impl Stepper {
         Stepper { fp8, ..self }
     }
 
-    /// Makes update number `step`, counted from 0: always of the same `state`.
+    /// Makes update number `step`, counted from 0: always of the same `state`. The same as [`Stepper::stage`],
+    /// [`Stepper::begin`] and [`Stepper::finish`].
     ///
     /// # Errors
     /// If the loss or the gradient is not finite: then nothing was updated. If the device fails.
@@ -143,13 +162,64 @@ impl Stepper {
         learning_rate: f64,
         step: u64,
     ) -> Result<StepResult, Error> {
-        cuda::catch(|| {
-            for ((inputs, targets), batch) in self.batches.iter_mut().zip(batches) {
-                inputs.write_u32s(&batch.inputs_bt);
-                targets.write_u32s(&batch.targets_bt);
+        self.stage(batches)?;
+        self.begin(state, learning_rate, step)?;
+        self.finish(step)
+    }
+
+    /// Hands over the micro-batches of the next update that begins. On a GPU they travel there beside the update that is
+    /// under way: neither waits for the other.
+    ///
+    /// # Panics
+    /// If they are not of the number and shape that was agreed on.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn stage(&mut self, batches: &[Batch]) -> Result<(), Error> {
+        assert!(
+            batches.len() == self.batches.len(),
+            "stage: {} micro-batches of {}",
+            batches.len(),
+            self.batches.len()
+        );
+        let fill = |ids: &mut [u32]| {
+            let mut rest = ids;
+            for part in batches.iter().flat_map(|batch| [&batch.inputs_bt, &batch.targets_bt]) {
+                let (ids, behind) = rest.split_at_mut(part.len());
+                ids.copy_from_slice(part);
+                rest = behind;
             }
+            assert!(rest.is_empty(), "stage: {} tokens are missing", rest.len());
+        };
+        match &mut self.staged {
+            Staged::Here(ids) => fill(ids),
+            Staged::OnItsWay(upload) => upload.send(fill)?,
+        }
+        Ok(())
+    }
+
+    /// Begins update number `step`, counted from 0, on the staged micro-batches: always of the same `state`. On a GPU it is
+    /// only asked for.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn begin(&mut self, state: &mut TrainState, learning_rate: f64, step: u64) -> Result<(), Error> {
+        cuda::catch(|| {
             self.numbers.write_f32s(&state.optimizer.step_numbers(learning_rate, step + 1));
-        })?;
+            let tensors = self.batches.iter_mut().flat_map(|(inputs, targets)| [inputs, targets]);
+            match &mut self.staged {
+                Staged::Here(ids) => {
+                    let mut rest = ids.as_slice();
+                    for x in tensors {
+                        let (ids, behind) = rest.split_at(x.len());
+                        x.write_u32s(ids);
+                        rest = behind;
+                    }
+                    Ok(())
+                }
+                Staged::OnItsWay(upload) => upload.take(tensors),
+            }
+        })??;
         let update = || update(state, &self.batches, &self.numbers, self.tokens_per_step, self.fp8);
         match (self.device, &self.graph) {
             (Device::Cuda(_), Some(graph)) => graph.replay()?,
@@ -168,7 +238,18 @@ impl Stepper {
             }
             _ => self.outputs = Some(cuda::catch(update)?),
         }
-        let outputs = self.outputs.as_ref().expect("an update was made");
+        Ok(())
+    }
+
+    /// Waits for update number `step`, the newest that was begun.
+    ///
+    /// # Panics
+    /// If none was.
+    ///
+    /// # Errors
+    /// If the loss or the gradient is not finite: then nothing was updated. If the device fails.
+    pub fn finish(&mut self, step: u64) -> Result<StepResult, Error> {
+        let outputs = self.outputs.as_ref().expect("an update was begun");
         let (loss, grad_norm) = cuda::catch(|| {
             let losses = outputs.losses.iter().map(|loss| f64::from(loss.item()));
             (losses.sum::<f64>(), f64::from(outputs.norm.item()))

@@ -8,6 +8,7 @@
 //! driver; see [`Arena::hold`].
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
 
 use cudarc::driver::{result, sys};
 
@@ -31,6 +32,10 @@ pub(super) struct Arena {
     time: u64,
     /// Recorded graphs that exist.
     n_held: usize,
+    /// The most that was taken from the driver at once.
+    peak_held: usize,
+    /// Spent in the driver.
+    driver_time: Duration,
 }
 
 impl Arena {
@@ -60,7 +65,7 @@ impl Arena {
 
     fn allocate(&mut self, context: &Context, class: usize) -> Result<sys::CUdeviceptr, Error> {
         context.enter()?;
-        let stats = self.stats;
+        let (start, stats) = (Instant::now(), self.stats);
         self.release((stats.alive + stats.waiting + class).saturating_sub(stats.peak_alive.max(class) + SLACK));
         // SAFETY: the context is current; the memory is freed once, by `release`, or with the context.
         let allocate = || unsafe { result::malloc_sync(class) };
@@ -71,6 +76,8 @@ impl Arena {
                 allocate()
             }
         };
+        self.driver_time += start.elapsed();
+        self.peak_held = self.peak_held.max(self.stats.alive + self.stats.waiting + class);
         pointer.map_err(|error| {
             let (free, total) = result::mem_get_info().unwrap_or((0, 0));
             let reason = format!(
@@ -116,6 +123,15 @@ impl Arena {
 
     pub(super) fn reset_peak(&mut self) {
         self.stats.peak_alive = self.stats.alive;
+        self.peak_held = self.stats.alive + self.stats.waiting;
+    }
+
+    pub(super) fn peak_held(&self) -> usize {
+        self.peak_held
+    }
+
+    pub(super) fn driver_time(&self) -> Duration {
+        self.driver_time
     }
 }
 

@@ -1,6 +1,7 @@
 //! A recorded sequence of work that is replayed by one call.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use cudarc::driver::sys;
 
@@ -26,9 +27,11 @@ impl Graph {
     /// # Errors
     /// If the device cannot record it.
     pub fn record<T>(context: &Arc<Context>, work: impl FnOnce() -> T) -> Result<(Self, T), Error> {
+        let start = Instant::now();
         context.enter()?;
         context.arena().hold();
         let result = Self::record_held(context, work);
+        context.spend(|spent| spent.graphs += start.elapsed());
         if result.is_err() {
             context.arena().let_go();
         }

@@ -112,6 +112,22 @@ impl<T: Element> Buffer<T> {
             .map_err(driver_error("fill device memory"))
     }
 
+    /// Sets every element to the one of these bits: for types of four bytes.
+    ///
+    /// # Errors
+    /// If the device is lost.
+    pub(crate) fn fill_with_bits(&mut self, bits: u32) -> Result<(), Error> {
+        assert!(size_of::<T>() == size_of::<u32>(), "fill: elements of {} bytes", size_of::<T>());
+        self.context.enter()?;
+        if self.len == 0 {
+            return Ok(());
+        }
+        // SAFETY: within the allocation; ordered with other work by the stream.
+        unsafe { sys::cuMemsetD32Async(self.pointer, bits, self.len, self.context.stream) }
+            .result()
+            .map_err(driver_error("fill device memory"))
+    }
+
     /// The values, once all work asked for is done.
     ///
     /// # Errors

@@ -21,12 +21,15 @@ mod launch;
 mod event;
 mod data_sheet;
 mod graph;
+mod upload;
+mod spent;
 pub mod blas;
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
 
 use cudarc::driver::{result, sys};
 
@@ -41,7 +44,9 @@ pub(crate) use launch::Arg;
 pub use memory::{Buffer, Element};
 pub use module::{Arch, Compiled, Kernel, Module, Source, compile};
 pub use registry::{Driver, configure, context, driver};
+pub use spent::Spent;
 pub use toolkit::Toolkit;
+pub use upload::Upload;
 
 /// Element types, wide loads and reductions; before each portable kernel.
 pub(crate) const ELEMENT: (&str, &str) = ("element.cuh", include_str!("element.cuh"));
@@ -60,6 +65,7 @@ pub struct Context {
     arena: Mutex<Arena>,
     loaded: Mutex<Loaded>,
     blas: Mutex<blas::Blas>,
+    spent: Mutex<Spent>,
 }
 
 /// Kernels that operations have used. They hold the context: a device whose kernels were used stays open.
@@ -80,6 +86,7 @@ impl Context {
     /// # Errors
     /// If there is no driver or no such device.
     pub fn open(ordinal: usize, toolkit: Toolkit, cache: Option<PathBuf>) -> Result<Arc<Self>, Error> {
+        let start = Instant::now();
         let missing = |reason: String| Error::NoDevice { name: format!("cuda:{ordinal}"), reason };
         let count = driver().map_err(|error| match error {
             Error::NoDevice { reason, .. } => missing(reason),
@@ -123,6 +130,7 @@ impl Context {
             arena: Mutex::default(),
             loaded: Mutex::default(),
             blas: Mutex::default(),
+            spent: Mutex::new(Spent { open: start.elapsed(), ..Spent::default() }),
         }))
     }
 
@@ -161,7 +169,13 @@ impl Context {
         self.arena().stats()
     }
 
-    /// Starts a new measurement of the peak.
+    /// The most memory that was taken from the driver at once, in bytes: for buffers that existed, and for what waited to
+    /// be used again. The workspace of matrix products is part of it.
+    pub fn peak_held_memory(&self) -> usize {
+        self.arena().peak_held()
+    }
+
+    /// Starts a new measurement of both peaks.
     pub fn reset_peak_memory(&self) {
         self.arena().reset_peak();
     }

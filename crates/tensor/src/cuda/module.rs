@@ -7,6 +7,7 @@ use std::fmt;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use cudarc::driver::{result, sys};
 use cudarc::nvrtc;
@@ -170,6 +171,7 @@ impl Module {
     /// # Errors
     /// As [`compile`].
     pub fn load(context: &Arc<Context>, source: &Source) -> Result<Arc<Self>, Error> {
+        let start = Instant::now();
         context.enter()?;
         let file = match &context.cache {
             Some(folder) => {
@@ -181,13 +183,17 @@ impl Module {
         if let Some(code) = file.as_deref().and_then(read_checked)
             && let Ok(module) = Self::from_code(context, &code)
         {
+            context.spend(|spent| (spent.kernels, spent.n_read) = (spent.kernels + start.elapsed(), spent.n_read + 1));
             return Ok(module);
         }
         let Compiled { code, .. } = compile(source, context.arch, &context.toolkit)?;
         if let Some(file) = &file {
             let _ = write_checked(file, &code);
         }
-        Self::from_code(context, &code)
+        let module = Self::from_code(context, &code)?;
+        context
+            .spend(|spent| (spent.kernels, spent.n_compiled) = (spent.kernels + start.elapsed(), spent.n_compiled + 1));
+        Ok(module)
     }
 
     fn from_code(context: &Arc<Context>, code: &[u8]) -> Result<Arc<Self>, Error> {

@@ -10,6 +10,7 @@ fn record(step: u64) -> Record {
         learning_rate: 3e-4,
         tokens_per_second: 5120.5,
         mfu: None,
+        device_memory_bytes: None,
         validation: None,
     }
 }

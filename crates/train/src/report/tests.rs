@@ -12,6 +12,7 @@ fn records(n: u64) -> Vec<Record> {
             learning_rate: 1e-3,
             tokens_per_second: 45_000.0,
             mfu: None,
+            device_memory_bytes: None,
             validation: (step % 100 == 99)
                 .then(|| Validation { loss: 3.5 - step as f64 / 1e4, bits_per_byte: Some(2.2) }),
         })

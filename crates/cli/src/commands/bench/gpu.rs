@@ -110,13 +110,30 @@ struct Step {
     micro_batch: usize,
     accumulate: usize,
     t: usize,
+    /// From fresh weights to the end of the first step.
     first_step_seconds: f64,
+    startup: StepStartup,
     seconds: f64,
     tokens_per_second: f64,
     flops_per_second: f64,
     mfu: Option<f64>,
+    /// In tensors.
     peak_memory_bytes: usize,
+    /// Taken from the driver.
+    peak_held_memory_bytes: usize,
     loss: f64,
+}
+
+/// Where the seconds of the first step went; that of the graph is recorded in the second.
+#[derive(Serialize)]
+struct StepStartup {
+    weights_seconds: f64,
+    kernels_seconds: f64,
+    kernels_compiled: usize,
+    kernels_read: usize,
+    algorithm_search_seconds: f64,
+    memory_seconds: f64,
+    graph_seconds: f64,
 }
 
 impl Gpu {
@@ -212,7 +229,7 @@ impl Timer {
 
     /// Normal numbers in bf16: the power that a product takes, and so its clock, depends on the numbers.
     fn random(&self, shape: &[usize], stream: u64) -> Tensor {
-        ops::cast(&Rng::new(1, stream).normal(shape, 1.0), DType::Bf16).to(self.device)
+        ops::cast(&Rng::new(1, stream).normal_on(self.device, shape, 1.0), DType::Bf16)
     }
 
     fn product(&self, n: usize) -> Result<Product> {
@@ -263,14 +280,18 @@ impl Timer {
         let t = config.context_length;
         let batches: Vec<Batch> = (0..accumulate).map(|i| random_batch(config, micro_batch, i as u64)).collect();
         let tokens = (micro_batch * accumulate * t) as f64;
-        let model = Transformer::new(config, 0);
         self.context.reset_peak_memory();
+        let before = self.context.spent();
         let start = Instant::now();
+        let model = cuda::catch(|| Transformer::new_on(self.device, config, 0))?;
         let mut state = TrainState::fresh(model, &optimizer, 1.0, self.device, DType::Bf16)?;
+        self.context.synchronize()?;
+        let weights_seconds = start.elapsed().as_secs_f64();
         let mut stepper =
             Stepper::new(self.device, accumulate, micro_batch, t)?.with_tuning().with_fp8(matmul == Matmul::Fp8);
         stepper.step(&mut state, &batches, 3e-4, 0)?;
         let first_step_seconds = start.elapsed().as_secs_f64();
+        let spent = self.context.spent();
 
         let n_steps = if self.budget.as_millis() < 500 { 10 } else { 30 };
         let mut seconds = Vec::new();
@@ -293,11 +314,21 @@ impl Timer {
             accumulate,
             t,
             first_step_seconds,
+            startup: StepStartup {
+                weights_seconds,
+                kernels_seconds: (spent.kernels - before.kernels).as_secs_f64(),
+                kernels_compiled: spent.n_compiled - before.n_compiled,
+                kernels_read: spent.n_read - before.n_read,
+                algorithm_search_seconds: (spent.algorithms - before.algorithms).as_secs_f64(),
+                memory_seconds: (spent.memory - before.memory).as_secs_f64(),
+                graph_seconds: (self.context.spent().graphs - before.graphs).as_secs_f64(),
+            },
             seconds,
             tokens_per_second: tokens / seconds,
             flops_per_second,
             mfu: self.context.bf16_peak().map(|peak| flops_per_second / peak),
             peak_memory_bytes: self.context.memory().peak_alive,
+            peak_held_memory_bytes: self.context.peak_held_memory(),
             loss,
         })
     }
@@ -351,6 +382,17 @@ fn text(output: &Output) -> String {
         ));
         let (memory, first) = (bytes(step.peak_memory_bytes as u64), step.first_step_seconds);
         pairs.push((String::new(), format!("{memory} at most, first step after {first:.2} s, loss {:.3}", step.loss)));
+        let StepStartup { weights_seconds, kernels_seconds, algorithm_search_seconds, memory_seconds, .. } =
+            step.startup;
+        let StepStartup { kernels_compiled, kernels_read, graph_seconds, .. } = step.startup;
+        pairs.push((
+            String::new(),
+            format!(
+                "of it weights {weights_seconds:.2}, {kernels_compiled} kernels compiled and {kernels_read} read \
+                 {kernels_seconds:.2}, algorithm search {algorithm_search_seconds:.2}, device memory {memory_seconds:.2}; \
+                 then graph {graph_seconds:.2}"
+            ),
+        ));
     }
     let peer = output.peer.as_ref().map_or(String::new(), |peer| format!("\nPyTorch:\n{peer}"));
     format!("{}{peer}", ui::pairs(&pairs))

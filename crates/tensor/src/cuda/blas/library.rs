@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use cudarc::cublaslt::{result, sys};
 
@@ -100,6 +101,7 @@ impl Blas {
         if let Some(library) = self.library {
             return Ok(library);
         }
+        let start = Instant::now();
         if !context.toolkit.load_cublas_lt() {
             let reason = "libcublasLt is not installed here\nhint: it comes with the CUDA toolkit and with `pip install \
                           nvidia-cublas`; or use --device cpu";
@@ -109,6 +111,7 @@ impl Blas {
         let handle = result::create_handle().map_err(blas_error("open cuBLASLt"))?;
         // SAFETY: the library is loaded.
         let version = unsafe { sys::cublasLtGetVersion() };
+        context.spend(|spent| spent.library += start.elapsed());
         Ok(*self.library.insert(Library { handle, version, workspace }))
     }
 }
