@@ -75,6 +75,23 @@ def attention():
         out |= {f"{name}.qkv": qkv, f"{name}.y": y, f"{name}.dy": dy, f"{name}.dqkv": qkv.grad}
         out[f"{name}.heads"] = torch.tensor([h, g, e])
     save("attention", out, scale=0.3)
+    attention_two_sizes()
+
+
+def attention_two_sizes():
+    torch.manual_seed(5)
+    out = {}
+    cases = {"multi": (2, 13, 3, 3, 6, 4), "grouped": (1, 19, 4, 2, 5, 3), "latent": (1, 7, 2, 2, 192, 128)}
+    for name, (b, t, h, g, e, f) in cases.items():
+        qkv = leaf(b, t, (h + g) * e + g * f)
+        q, k, v = qkv.split([h * e, g * e, g * f], dim=-1)
+        q, k, v = (x.unflatten(-1, (n, -1)).transpose(1, 2) for x, n in ((q, h), (k, g), (v, g)))
+        y = merge(F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.3, enable_gqa=True))
+        dy = leaf(*y.shape)
+        y.backward(dy)
+        out |= {f"{name}.qkv": qkv, f"{name}.y": y, f"{name}.dy": dy, f"{name}.dqkv": qkv.grad}
+        out[f"{name}.heads"] = torch.tensor([h, g, e, f])
+    save("attention_two_sizes", out, scale=0.3)
 
 
 def cross_entropy():

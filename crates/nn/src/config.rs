@@ -311,7 +311,7 @@ impl ModelConfig {
 
     /// The layout of a fused projection to queries, keys and values.
     pub fn heads(&self) -> Heads {
-        Heads { n_heads: self.n_heads, n_kv_heads: self.n_kv_heads, head_dim: self.head_dim() }
+        Heads::of_one_size(self.n_heads, self.n_kv_heads, self.head_dim())
     }
 
     /// Width of the first matrix of the feed-forward layer: gate and value side by side in a gated one.

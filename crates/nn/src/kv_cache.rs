@@ -24,6 +24,6 @@ impl KvCache {
 
     /// Bytes per position of a model: keys and values of all layers in f32.
     pub fn bytes_per_token(config: &ModelConfig) -> usize {
-        2 * config.n_layers * config.heads().kv_width() * size_of::<f32>()
+        config.n_layers * (config.heads().k_width() + config.heads().v_width()) * size_of::<f32>()
     }
 }

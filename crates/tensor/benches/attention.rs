@@ -43,7 +43,7 @@ fn forward_backward(name: &str, flops: f64, inputs: &[&Tensor], f: impl Fn(&[Ten
 fn main() {
     let rng = |stream| Rng::new(1, stream);
     for (b, t, h, g, e) in [(8, 256, 16, 16, 32), (8, 256, 16, 4, 32), (2, 1024, 12, 12, 64), (1, 2048, 16, 4, 128)] {
-        let heads = Heads { n_heads: h, n_kv_heads: g, head_dim: e };
+        let heads = Heads::of_one_size(h, g, e);
         let (n, d) = (b * t, heads.q_width());
         println!("\nb {b} · t {t} · h {h} · g {g} · e {e}");
 
@@ -68,7 +68,7 @@ fn main() {
 
         // One new position behind t − 1 cached ones, whose keys grow by a row per call.
         let step = rng(4).normal(&[1, 1, heads.qkv_width()], 1.0);
-        let mut keys = rng(5).normal(&[t - 1, heads.kv_width()], 1.0).f32s().to_vec();
+        let mut keys = rng(5).normal(&[t - 1, heads.k_width()], 1.0).f32s().to_vec();
         let mut values = keys.clone();
         let decode = best(|| {
             black_box(ops::cached_attention(&step, &heads, scale, &mut keys, &mut values));

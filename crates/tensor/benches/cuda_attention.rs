@@ -53,12 +53,12 @@ const SHAPES: [(usize, usize, usize, usize, usize, bool); 8] = [
 ];
 
 fn problem((b, t, h, g, e, causal): (usize, usize, usize, usize, usize, bool)) -> Problem {
-    let heads = Heads { n_heads: h, n_kv_heads: g, head_dim: e };
+    let heads = Heads::of_one_size(h, g, e);
     Problem { b, t, heads, causal, scale: 1.0 / (e as f32).sqrt() }
 }
 
 fn name(p: &Problem) -> String {
-    let Heads { n_heads, n_kv_heads, head_dim } = p.heads;
+    let Heads { n_heads, n_kv_heads, head_dim, .. } = p.heads;
     let mask = if p.causal { "causal" } else { "full" };
     format!("b {:<2} t {:<5} h {n_heads:<2} g {n_kv_heads:<2} e {head_dim:<3} {mask:<6}", p.b, p.t)
 }
@@ -181,7 +181,7 @@ fn check_backward(
         let x = results[0].iter().enumerate().filter(move |x| columns(x.0)).map(|x| x.1.to_f32());
         error(x, expected.dqkv.iter().enumerate().filter(move |x| columns(x.0)).map(|x| x.1))
     };
-    let (q, kv) = (heads.q_width(), heads.kv_width());
+    let (q, kv) = (heads.q_width(), heads.k_width());
     let errors = [part(0, q), part(q, kv), part(q + kv, kv)];
     let verdict = if errors.iter().all(|x| x.0 < 1e-2 || x.1 < 1e-6) && same { "ok" } else { "WRONG" };
     let [dq, dk, dv] = errors.map(|(relative, largest)| format!("{relative:.1e} (max {largest:.1e})"));

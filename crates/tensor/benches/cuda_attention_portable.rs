@@ -78,7 +78,7 @@ fn difference(x: &Tensor, y: &Tensor) -> f64 {
 fn run_shape(context: &Arc<Context>, quick: bool, dtype: DType, shape: Shape) -> Result<(), Error> {
     let (b, t, h, g, e) = shape;
     let device = Device::Cuda(context.ordinal());
-    let heads = Heads { n_heads: h, n_kv_heads: g, head_dim: e };
+    let heads = Heads::of_one_size(h, g, e);
     let problem = Problem { b, t, heads, causal: true, scale: 1.0 / (e as f32).sqrt() };
     let name = format!("{dtype:<4} b {b:<2} t {t:<4} h {h:<2} g {g:<2} e {e:<3}");
     let bytes = (problem.qkv_len() + problem.y_len()) * dtype.bytes();

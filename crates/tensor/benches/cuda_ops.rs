@@ -42,22 +42,10 @@ struct Shapes {
     heads: Heads,
 }
 
-const GPT2: Shapes = Shapes {
-    name: "GPT-2 124M",
-    b: 32,
-    t: 1024,
-    d: 768,
-    v: 50_304,
-    heads: Heads { n_heads: 12, n_kv_heads: 12, head_dim: 64 },
-};
-const LLAMA: Shapes = Shapes {
-    name: "Llama 953M",
-    b: 4,
-    t: 2048,
-    d: 2048,
-    v: 32_000,
-    heads: Heads { n_heads: 16, n_kv_heads: 16, head_dim: 128 },
-};
+const GPT2: Shapes =
+    Shapes { name: "GPT-2 124M", b: 32, t: 1024, d: 768, v: 50_304, heads: Heads::of_one_size(12, 12, 64) };
+const LLAMA: Shapes =
+    Shapes { name: "Llama 953M", b: 4, t: 2048, d: 2048, v: 32_000, heads: Heads::of_one_size(16, 16, 128) };
 
 struct Bench {
     context: Arc<Context>,
@@ -239,7 +227,7 @@ impl Bench {
 
     fn rope(&self, s: &Shapes) -> Result<(), Error> {
         let (n, width) = (s.b * s.t, s.heads.qkv_width());
-        let turned = s.heads.q_width() + s.heads.kv_width();
+        let turned = s.heads.q_width() + s.heads.k_width();
         let xs = self.sets(&[s.b, s.t, width]);
         let table = RopeTable::new(s.heads.head_dim, s.t, 10_000.0, RopeLayout::HalfSplit).to(GPU);
         let k = xs.len().max(4);

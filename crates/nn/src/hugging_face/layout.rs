@@ -91,8 +91,8 @@ fn llama(config: &ModelConfig, name: &str) -> Stored {
         "attention_norm.gain" => &[("input_layernorm", 0)],
         "attention.qkv.weight" => &[
             ("self_attn.q_proj", heads.q_width()),
-            ("self_attn.k_proj", heads.kv_width()),
-            ("self_attn.v_proj", heads.kv_width()),
+            ("self_attn.k_proj", heads.k_width()),
+            ("self_attn.v_proj", heads.v_width()),
         ],
         "attention.output.weight" => &[("self_attn.o_proj", 0)],
         "mlp_norm.gain" => &[("post_attention_layernorm", 0)],

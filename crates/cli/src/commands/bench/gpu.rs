@@ -239,7 +239,7 @@ impl Timer {
     }
 
     fn attention(&self, b: usize, h: usize, t: usize, d: usize) -> Result<Attention> {
-        let heads = Heads { n_heads: h, n_kv_heads: h, head_dim: d };
+        let heads = Heads::of_one_size(h, h, d);
         let scale = 1.0 / (d as f32).sqrt();
         let qkv = self.random(&[b, t, heads.qkv_width()], 1);
         let dy = self.random(&[b, t, heads.q_width()], 2);

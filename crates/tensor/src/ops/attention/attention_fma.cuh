@@ -10,9 +10,17 @@
 // Compile-time, beside those of attention_options.cuh: DEPTH · BREADTH
 
 constexpr int THREADS = 256, OWN = 16 * DEPTH, BLOCK = 16 * BREADTH;
-constexpr int WIDTH = (HEAD_DIM + 3) / 4 * 4;                   // in whole vectors; zeros behind the head's elements
-constexpr int STRIDE = WIDTH / 4 % 2 == 0 ? WIDTH + 4 : WIDTH;  // an odd number of vectors: rows lie in different banks
-constexpr int CHUNKS = (WIDTH / 4 + 15) / 16;                   // vectors of a row that a thread sums
+__device__ constexpr int width(int head_dim) { // in whole vectors; zeros behind the head's elements
+    return (head_dim + 3) / 4 * 4;
+}
+__device__ constexpr int stride(int head_dim) { // an odd number of vectors: rows lie in different banks
+    return width(head_dim) / 4 % 2 == 0 ? width(head_dim) + 4 : width(head_dim);
+}
+__device__ constexpr int chunks(int head_dim) { // vectors of a row that a thread sums
+    return (width(head_dim) / 4 + 15) / 16;
+}
+constexpr int K_STRIDE = stride(HEAD_DIM), V_STRIDE = stride(V_HEAD_DIM), K_CHUNKS = chunks(HEAD_DIM),
+              V_CHUNKS = chunks(V_HEAD_DIM);
 constexpr int SCORES_STRIDE = BLOCK + 1;
 
 // The block's tile of rows and its head: the same tile of all heads, then the next tile, so that those with most to do
@@ -29,12 +37,12 @@ struct Place {
     }
 };
 
-template <int ROWS>
+template <int ROWS, int DIM>
 __device__ __forceinline__ void load_tile(float* to, const T* from, int row_stride, int first, int n_rows) {
-    for (int i = threadIdx.x; i < ROWS * WIDTH; i += THREADS) {
-        int row = i / WIDTH, column = i % WIDTH;
-        bool exists = first + row < n_rows && column < HEAD_DIM;
-        to[row * STRIDE + column] = exists ? to_float(from[u64(first + row) * row_stride + column]) : 0.f;
+    for (int i = threadIdx.x; i < ROWS * width(DIM); i += THREADS) {
+        int row = i / width(DIM), column = i % width(DIM);
+        bool exists = first + row < n_rows && column < DIM;
+        to[row * stride(DIM) + column] = exists ? to_float(from[u64(first + row) * row_stride + column]) : 0.f;
     }
 }
 
@@ -43,20 +51,21 @@ __device__ __forceinline__ float4 vector_at(const float* x) {
 }
 
 // s = A · Bᵀ: the scores of this thread.
+template <int DIM>
 __device__ __forceinline__ void dot_rows(float (&s)[DEPTH][BREADTH], const float* a, const float* b) {
-    a += threadIdx.x / 16 * STRIDE;
-    b += threadIdx.x % 16 * STRIDE;
+    a += threadIdx.x / 16 * stride(DIM);
+    b += threadIdx.x % 16 * stride(DIM);
 #pragma unroll
     for (int r = 0; r < DEPTH; ++r)
 #pragma unroll
         for (int c = 0; c < BREADTH; ++c) s[r][c] = 0.f;
 #pragma unroll 4
-    for (int e = 0; e < WIDTH; e += 4) {
+    for (int e = 0; e < width(DIM); e += 4) {
         float4 x[DEPTH], y[BREADTH];
 #pragma unroll
-        for (int r = 0; r < DEPTH; ++r) x[r] = vector_at(a + r * 16 * STRIDE + e);
+        for (int r = 0; r < DEPTH; ++r) x[r] = vector_at(a + r * 16 * stride(DIM) + e);
 #pragma unroll
-        for (int c = 0; c < BREADTH; ++c) y[c] = vector_at(b + c * 16 * STRIDE + e);
+        for (int c = 0; c < BREADTH; ++c) y[c] = vector_at(b + c * 16 * stride(DIM) + e);
 #pragma unroll
         for (int r = 0; r < DEPTH; ++r)
 #pragma unroll
@@ -75,15 +84,17 @@ __device__ __forceinline__ void put_scores(float* scores, const float (&s)[DEPTH
 }
 
 // sum += S · B, of this thread's columns.
-__device__ __forceinline__ void add_product(float (&sum)[DEPTH][CHUNKS][4], const float* scores, const float* b) {
+template <int DIM>
+__device__ __forceinline__ void add_product(
+    float (&sum)[DEPTH][chunks(DIM)][4], const float* scores, const float* b) {
     scores += threadIdx.x / 16 * SCORES_STRIDE;
     b += threadIdx.x % 16 * 4;
 #pragma unroll 4
     for (int j = 0; j < BLOCK; ++j) {
 #pragma unroll
-        for (int c = 0; c < CHUNKS; ++c) {
-            if (int(threadIdx.x % 16 * 4) + c * 64 >= WIDTH) continue;
-            float4 y = vector_at(b + j * STRIDE + c * 64);
+        for (int c = 0; c < chunks(DIM); ++c) {
+            if (int(threadIdx.x % 16 * 4) + c * 64 >= width(DIM)) continue;
+            float4 y = vector_at(b + j * stride(DIM) + c * 64);
 #pragma unroll
             for (int r = 0; r < DEPTH; ++r) {
                 float x = scores[r * 16 * SCORES_STRIDE + j];
@@ -97,18 +108,20 @@ __device__ __forceinline__ void add_product(float (&sum)[DEPTH][CHUNKS][4], cons
 }
 
 // Writes sum · factor[row] to the rows of a head that exist.
+template <int DIM>
 __device__ __forceinline__ void store_rows(
-    T* to, int row_stride, int first, int n_rows, const float (&sum)[DEPTH][CHUNKS][4], const float (&factor)[DEPTH]) {
+    T* to, int row_stride, int first, int n_rows, const float (&sum)[DEPTH][chunks(DIM)][4],
+    const float (&factor)[DEPTH]) {
 #pragma unroll
     for (int r = 0; r < DEPTH; ++r) {
         int row = first + threadIdx.x / 16 + 16 * r;
         if (row >= n_rows) continue;
 #pragma unroll
-        for (int c = 0; c < CHUNKS; ++c)
+        for (int c = 0; c < chunks(DIM); ++c)
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
                 int column = threadIdx.x % 16 * 4 + c * 64 + i;
-                if (column < HEAD_DIM) to[u64(row) * row_stride + column] = from_float<T>(sum[r][c][i] * factor[r]);
+                if (column < DIM) to[u64(row) * row_stride + column] = from_float<T>(sum[r][c][i] * factor[r]);
             }
     }
 }

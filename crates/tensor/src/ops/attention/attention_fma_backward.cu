@@ -5,21 +5,21 @@ extern "C" __global__ __launch_bounds__(THREADS) void attention_fma_backward_que
     const Place at((p.t + OWN - 1) / OWN, p.h, p.b, CAUSAL);
     const int kv_head = at.head / (p.h / p.g), first_row = at.tile * OWN, row = threadIdx.x / 16, lane = threadIdx.x % 16;
     float* q_tile = reinterpret_cast<float*>(memory);
-    float* dy_tile = q_tile + OWN * STRIDE;
-    float* k_tile = dy_tile + OWN * STRIDE;
-    float* v_tile = k_tile + BLOCK * STRIDE;
-    float* scores = v_tile + BLOCK * STRIDE;
-    const T* k = p.k + p.kv_at(at.sequence, kv_head);
-    const T* v = p.v + p.kv_at(at.sequence, kv_head);
+    float* dy_tile = q_tile + OWN * K_STRIDE;
+    float* k_tile = dy_tile + OWN * V_STRIDE;
+    float* v_tile = k_tile + BLOCK * K_STRIDE;
+    float* scores = v_tile + BLOCK * V_STRIDE;
+    const T* k = p.k + p.k_at(at.sequence, kv_head);
+    const T* v = p.v + p.v_at(at.sequence, kv_head);
     const int first_tile = visible(p, at.sequence, first_row).first / BLOCK;
     const int last_tile = visible(p, at.sequence, first_row + OWN - 1).last / BLOCK;
     const float alibi = ALIBI ? p.slopes_h[at.head] : 0.f, to_log2 = p.to_log2();
 
-    load_tile<OWN>(q_tile, p.q + p.q_at(at.sequence, at.head), p.q_stride, first_row, p.t);
-    load_tile<OWN>(dy_tile, p.dy_bthe + p.y_at(at.sequence, at.head), p.y_stride(), first_row, p.t);
+    load_tile<OWN, HEAD_DIM>(q_tile, p.q + p.q_at(at.sequence, at.head), p.q_stride, first_row, p.t);
+    load_tile<OWN, V_HEAD_DIM>(dy_tile, p.dy_bthe + p.y_at(at.sequence, at.head), p.y_stride(), first_row, p.t);
     __syncthreads();
     Visible keys[DEPTH];
-    float dq[DEPTH][CHUNKS][4] = {}, delta[DEPTH], log_sum_exp[DEPTH], scale[DEPTH];
+    float dq[DEPTH][K_CHUNKS][4] = {}, delta[DEPTH], log_sum_exp[DEPTH], scale[DEPTH];
 #pragma unroll
     for (int r = 0; r < DEPTH; ++r) {
         const int at_row = first_row + row + 16 * r;
@@ -29,7 +29,7 @@ extern "C" __global__ __launch_bounds__(THREADS) void attention_fma_backward_que
         delta[r] = log_sum_exp[r] = 0.f;
         if (at_row < p.t) {
             const T* y = p.y_bthe + p.y_at(at.sequence, at.head) + u64(at_row) * p.y_stride();
-            for (int e = lane; e < HEAD_DIM; e += 16) delta[r] += to_float(y[e]) * dy_tile[(row + 16 * r) * STRIDE + e];
+            for (int e = lane; e < V_HEAD_DIM; e += 16) delta[r] += to_float(y[e]) * dy_tile[(row + 16 * r) * V_STRIDE + e];
             log_sum_exp[r] = p.log_sum_exp_bht[statistic] * LOG2_E;
         }
         delta[r] = reduce_row<Sum>(delta[r]);
@@ -39,12 +39,12 @@ extern "C" __global__ __launch_bounds__(THREADS) void attention_fma_backward_que
     for (int tile = first_tile; tile <= last_tile; ++tile) {
         const int first = tile * BLOCK;
         __syncthreads();
-        load_tile<BLOCK>(k_tile, k, p.kv_stride, first, p.n_keys);
-        load_tile<BLOCK>(v_tile, v, p.kv_stride, first, p.n_keys);
+        load_tile<BLOCK, HEAD_DIM>(k_tile, k, p.k_stride, first, p.n_keys);
+        load_tile<BLOCK, V_HEAD_DIM>(v_tile, v, p.v_stride, first, p.n_keys);
         __syncthreads();
         float s[DEPTH][BREADTH], ds[DEPTH][BREADTH];
-        dot_rows(s, q_tile, k_tile);
-        dot_rows(ds, dy_tile, v_tile);
+        dot_rows<HEAD_DIM>(s, q_tile, k_tile);
+        dot_rows<V_HEAD_DIM>(ds, dy_tile, v_tile);
 #pragma unroll
         for (int r = 0; r < DEPTH; ++r)
 #pragma unroll
@@ -59,9 +59,9 @@ extern "C" __global__ __launch_bounds__(THREADS) void attention_fma_backward_que
         __syncwarp();
         put_scores(scores, ds);
         __syncwarp();
-        add_product(dq, scores, k_tile);
+        add_product<HEAD_DIM>(dq, scores, k_tile);
     }
-    store_rows(p.dq + p.q_at(at.sequence, at.head), p.q_stride, first_row, p.t, dq, scale);
+    store_rows<HEAD_DIM>(p.dq + p.q_at(at.sequence, at.head), p.q_stride, first_row, p.t, dq, scale);
 }
 
 // dk and dv, summed over the query heads that share them, in their order. All scores are transposed: rows are keys.
@@ -70,15 +70,15 @@ extern "C" __global__ __launch_bounds__(THREADS) void attention_fma_backward_key
     const int first_key = at.tile * OWN, last_key = first_key + OWN - 1, row = threadIdx.x / 16, lane = threadIdx.x % 16;
     const int group = p.h / p.g;
     float* k_tile = reinterpret_cast<float*>(memory);
-    float* v_tile = k_tile + OWN * STRIDE;
-    float* q_tile = v_tile + OWN * STRIDE;
-    float* dy_tile = q_tile + BLOCK * STRIDE;
-    float* scores = dy_tile + BLOCK * STRIDE;
+    float* v_tile = k_tile + OWN * K_STRIDE;
+    float* q_tile = v_tile + OWN * V_STRIDE;
+    float* dy_tile = q_tile + BLOCK * K_STRIDE;
+    float* scores = dy_tile + BLOCK * V_STRIDE;
     const float to_log2 = p.to_log2();
 
-    load_tile<OWN>(k_tile, p.k + p.kv_at(at.sequence, at.head), p.kv_stride, first_key, p.n_keys);
-    load_tile<OWN>(v_tile, p.v + p.kv_at(at.sequence, at.head), p.kv_stride, first_key, p.n_keys);
-    float dk[DEPTH][CHUNKS][4] = {}, dv[DEPTH][CHUNKS][4] = {}, scale[DEPTH], one[DEPTH];
+    load_tile<OWN, HEAD_DIM>(k_tile, p.k + p.k_at(at.sequence, at.head), p.k_stride, first_key, p.n_keys);
+    load_tile<OWN, V_HEAD_DIM>(v_tile, p.v + p.v_at(at.sequence, at.head), p.v_stride, first_key, p.n_keys);
+    float dk[DEPTH][K_CHUNKS][4] = {}, dv[DEPTH][V_CHUNKS][4] = {}, scale[DEPTH], one[DEPTH];
 #pragma unroll
     for (int r = 0; r < DEPTH; ++r) {
         scale[r] = p.scale;
@@ -94,12 +94,12 @@ extern "C" __global__ __launch_bounds__(THREADS) void attention_fma_backward_key
             if (visible(p, at.sequence, first + BLOCK - 1).last < first_key) continue; // none of these keys yet
             if (visible(p, at.sequence, first).first > last_key) break;                // none of them any more
             __syncthreads();
-            load_tile<BLOCK>(q_tile, p.q + p.q_at(at.sequence, head), p.q_stride, first, p.t);
-            load_tile<BLOCK>(dy_tile, p.dy_bthe + p.y_at(at.sequence, head), p.y_stride(), first, p.t);
+            load_tile<BLOCK, HEAD_DIM>(q_tile, p.q + p.q_at(at.sequence, head), p.q_stride, first, p.t);
+            load_tile<BLOCK, V_HEAD_DIM>(dy_tile, p.dy_bthe + p.y_at(at.sequence, head), p.y_stride(), first, p.t);
             __syncthreads();
             float s[DEPTH][BREADTH], ds[DEPTH][BREADTH];
-            dot_rows(s, k_tile, q_tile);
-            dot_rows(ds, v_tile, dy_tile);
+            dot_rows<HEAD_DIM>(s, k_tile, q_tile);
+            dot_rows<V_HEAD_DIM>(ds, v_tile, dy_tile);
 #pragma unroll
             for (int c = 0; c < BREADTH; ++c) {
                 const int query = first + lane + 16 * c;
@@ -120,14 +120,13 @@ extern "C" __global__ __launch_bounds__(THREADS) void attention_fma_backward_key
             __syncwarp();
             put_scores(scores, s);
             __syncwarp();
-            add_product(dv, scores, dy_tile);
+            add_product<V_HEAD_DIM>(dv, scores, dy_tile);
             __syncwarp();
             put_scores(scores, ds);
             __syncwarp();
-            add_product(dk, scores, q_tile);
+            add_product<HEAD_DIM>(dk, scores, q_tile);
         }
     }
-    const u64 to = p.kv_at(at.sequence, at.head);
-    store_rows(p.dk + to, p.kv_stride, first_key, p.n_keys, dk, scale);
-    store_rows(p.dv + to, p.kv_stride, first_key, p.n_keys, dv, one);
+    store_rows<HEAD_DIM>(p.dk + p.k_at(at.sequence, at.head), p.k_stride, first_key, p.n_keys, dk, scale);
+    store_rows<V_HEAD_DIM>(p.dv + p.v_at(at.sequence, at.head), p.v_stride, first_key, p.n_keys, dv, one);
 }

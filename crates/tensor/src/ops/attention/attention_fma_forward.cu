@@ -4,16 +4,16 @@ extern "C" __global__ __launch_bounds__(THREADS) void attention_fma_forward(cons
     const Place at((p.t + OWN - 1) / OWN, p.h, p.b, CAUSAL);
     const int kv_head = at.head / (p.h / p.g), first_row = at.tile * OWN, row = threadIdx.x / 16, lane = threadIdx.x % 16;
     float* q_tile = reinterpret_cast<float*>(memory);
-    float* k_tile = q_tile + OWN * STRIDE;
-    float* v_tile = k_tile + BLOCK * STRIDE;
-    float* scores = v_tile + BLOCK * STRIDE;
-    const T* k = p.k + p.kv_at(at.sequence, kv_head);
-    const T* v = p.v + p.kv_at(at.sequence, kv_head);
+    float* k_tile = q_tile + OWN * K_STRIDE;
+    float* v_tile = k_tile + BLOCK * K_STRIDE;
+    float* scores = v_tile + BLOCK * V_STRIDE;
+    const T* k = p.k + p.k_at(at.sequence, kv_head);
+    const T* v = p.v + p.v_at(at.sequence, kv_head);
     const int first_tile = visible(p, at.sequence, first_row).first / BLOCK;
     const int last_tile = visible(p, at.sequence, first_row + OWN - 1).last / BLOCK;
     const float alibi = ALIBI ? p.slopes_h[at.head] : 0.f, to_log2 = p.to_log2();
     Visible keys[DEPTH];
-    float y[DEPTH][CHUNKS][4] = {}, largest[DEPTH], sum[DEPTH];
+    float y[DEPTH][V_CHUNKS][4] = {}, largest[DEPTH], sum[DEPTH];
 #pragma unroll
     for (int r = 0; r < DEPTH; ++r) {
         keys[r] = visible(p, at.sequence, first_row + row + 16 * r);
@@ -21,15 +21,15 @@ extern "C" __global__ __launch_bounds__(THREADS) void attention_fma_forward(cons
         sum[r] = 0.f;
     }
 
-    load_tile<OWN>(q_tile, p.q + p.q_at(at.sequence, at.head), p.q_stride, first_row, p.t);
+    load_tile<OWN, HEAD_DIM>(q_tile, p.q + p.q_at(at.sequence, at.head), p.q_stride, first_row, p.t);
     for (int tile = first_tile; tile <= last_tile; ++tile) {
         const int first = tile * BLOCK;
         __syncthreads(); // no warp is at the tile before
-        load_tile<BLOCK>(k_tile, k, p.kv_stride, first, p.n_keys);
-        load_tile<BLOCK>(v_tile, v, p.kv_stride, first, p.n_keys);
+        load_tile<BLOCK, HEAD_DIM>(k_tile, k, p.k_stride, first, p.n_keys);
+        load_tile<BLOCK, V_HEAD_DIM>(v_tile, v, p.v_stride, first, p.n_keys);
         __syncthreads();
         float s[DEPTH][BREADTH];
-        dot_rows(s, q_tile, k_tile);
+        dot_rows<HEAD_DIM>(s, q_tile, k_tile);
 #pragma unroll
         for (int r = 0; r < DEPTH; ++r) {
             float now = largest[r];
@@ -53,14 +53,14 @@ extern "C" __global__ __launch_bounds__(THREADS) void attention_fma_forward(cons
                 sum[r] += s[r][c];
             }
 #pragma unroll
-            for (int c = 0; c < CHUNKS; ++c)
+            for (int c = 0; c < V_CHUNKS; ++c)
 #pragma unroll
                 for (int i = 0; i < 4; ++i) y[r][c][i] *= factor;
         }
         __syncwarp(); // the warp's scores of the tile before are read
         put_scores(scores, s);
         __syncwarp();
-        add_product(y, scores, v_tile);
+        add_product<V_HEAD_DIM>(y, scores, v_tile);
     }
     float inverse[DEPTH];
 #pragma unroll
@@ -72,5 +72,5 @@ extern "C" __global__ __launch_bounds__(THREADS) void attention_fma_forward(cons
             p.log_sum_exp_bht[p.statistics_at(at.sequence, at.head) + at_row] =
                 largest[r] * to_log2 * LN_2 + logf(sum[r]);
     }
-    store_rows(p.y_bthe + p.y_at(at.sequence, at.head), p.y_stride(), first_row, p.t, y, inverse);
+    store_rows<V_HEAD_DIM>(p.y_bthe + p.y_at(at.sequence, at.head), p.y_stride(), first_row, p.t, y, inverse);
 }

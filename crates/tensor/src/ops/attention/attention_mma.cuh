@@ -9,9 +9,14 @@
 constexpr int THREADS = 32 * WARPS;
 constexpr int ROWS = 16 * WARPS; // of a block
 // Rows start 16 bytes further apart than a power of two: eight rows at one column lie in different banks.
-constexpr int STRIDE = HEAD_DIM + 8;
-constexpr int TILE = BLOCK * STRIDE;
-static_assert(HEAD_DIM % 16 == 0 && BLOCK % 16 == 0, "the matrix units take 16 columns at a time");
+__device__ constexpr int stride(int head_dim) {
+    return head_dim + 8;
+}
+// Of the tiles in a slot of the ring: the first is as wide as keys, the second as wide as values.
+constexpr int K_STRIDE = stride(HEAD_DIM), V_STRIDE = stride(V_HEAD_DIM);
+constexpr int K_TILE = BLOCK * K_STRIDE, SLOT = BLOCK * (K_STRIDE + V_STRIDE);
+static_assert(HEAD_DIM % 16 == 0 && V_HEAD_DIM % 16 == 0 && BLOCK % 16 == 0,
+              "the matrix units take 16 columns at a time");
 
 __device__ __forceinline__ u32 shared_address(const void* pointer) {
     return u32(__cvta_generic_to_shared(pointer));
@@ -76,41 +81,42 @@ __device__ __forceinline__ u32 pack_bf16(float low, float high) {
     return packed;
 }
 
-// ---- tiles: rows of HEAD_DIM elements, STRIDE apart ----
+// ---- tiles: rows of DIM elements, stride(DIM) apart ----
 
 // Asks for ROWS rows of a head from row `first` on; rows from `n_rows` on become zeros.
-template <int ROWS>
+template <int ROWS, int DIM>
 __device__ __forceinline__ void copy_tile(bf16* to, const bf16* from, int row_stride, int first, int n_rows) {
-    constexpr int CHUNKS = HEAD_DIM / 8;
+    constexpr int CHUNKS = DIM / 8;
 #pragma unroll 4
     for (int i = threadIdx.x; i < ROWS * CHUNKS; i += THREADS) {
         int row = i / CHUNKS, column = i % CHUNKS * 8;
         bool exists = first + row < n_rows;
-        copy_async(to + row * STRIDE + column, from + u64(exists ? first + row : 0) * row_stride + column, exists);
+        copy_async(to + row * stride(DIM) + column, from + u64(exists ? first + row : 0) * row_stride + column, exists);
     }
 }
 
 // Columns 16·step.. of the 16 rows from `rows` on, as an A.
+template <int DIM>
 __device__ __forceinline__ void load_rows(u32 (&a)[4], const bf16* rows, int step) {
     int lane = threadIdx.x % 32;
-    load_matrices(a, rows + lane % 16 * STRIDE + step * 16 + lane / 16 * 8);
+    load_matrices(a, rows + lane % 16 * stride(DIM) + step * 16 + lane / 16 * 8);
 }
 
 // s[16, COLUMNS] = A · Bᵀ, where a(fragment, step) loads A and the rows of B are the columns of s.
-template <int COLUMNS, class A>
+template <int COLUMNS, int DIM, class A>
 __device__ __forceinline__ void dot_rows(float (&s)[COLUMNS / 8][4], A a, const bf16* b) {
     int lane = threadIdx.x % 32;
-    b += (lane % 8 + lane / 16 * 8) * STRIDE + lane / 8 % 2 * 8;
+    b += (lane % 8 + lane / 16 * 8) * stride(DIM) + lane / 8 % 2 * 8;
 #pragma unroll
     for (int n = 0; n < COLUMNS / 8; ++n) s[n][0] = s[n][1] = s[n][2] = s[n][3] = 0.f;
 #pragma unroll
-    for (int step = 0; step < HEAD_DIM / 16; ++step) {
+    for (int step = 0; step < DIM / 16; ++step) {
         u32 rows[4];
         a(rows, step);
 #pragma unroll
         for (int n = 0; n < COLUMNS / 16; ++n) {
             u32 columns[4];
-            load_matrices(columns, b + n * 16 * STRIDE + step * 16);
+            load_matrices(columns, b + n * 16 * stride(DIM) + step * 16);
             multiply_add(s[2 * n], rows, columns[0], columns[1]);
             multiply_add(s[2 * n + 1], rows, columns[2], columns[3]);
         }
@@ -118,16 +124,16 @@ __device__ __forceinline__ void dot_rows(float (&s)[COLUMNS / 8][4], A a, const 
 }
 
 // y[16, COLUMNS] += P[16, TERMS] · B, with P in registers and the TERMS rows of B from `b` on.
-template <int TERMS, int COLUMNS>
+template <int TERMS, int COLUMNS, int DIM>
 __device__ __forceinline__ void add_product(float (&y)[COLUMNS / 8][4], const u32 (&p)[TERMS / 16][4], const bf16* b) {
     int lane = threadIdx.x % 32;
-    b += lane % 16 * STRIDE + lane / 16 * 8;
+    b += lane % 16 * stride(DIM) + lane / 16 * 8;
 #pragma unroll
     for (int step = 0; step < TERMS / 16; ++step) {
 #pragma unroll
         for (int n = 0; n < COLUMNS / 16; ++n) {
             u32 columns[4];
-            load_matrices_transposed(columns, b + step * 16 * STRIDE + n * 16);
+            load_matrices_transposed(columns, b + step * 16 * stride(DIM) + n * 16);
             multiply_add(y[2 * n], p[step], columns[0], columns[1]);
             multiply_add(y[2 * n + 1], p[step], columns[2], columns[3]);
         }

@@ -8,10 +8,10 @@ extern "C" __global__ __launch_bounds__(THREADS) void attention_mma_forward(cons
     const Place at(blockIdx.x, n_tiles, p.h, p.b, CAUSAL);
     const int kv_head = at.head / (p.h / p.g), first_row = at.tile * ROWS, warp_row = first_row + 16 * warp;
     bf16* q_tile = reinterpret_cast<bf16*>(memory);
-    bf16* ring = q_tile + ROWS * STRIDE; // keys, then values
+    bf16* ring = q_tile + ROWS * K_STRIDE; // keys, then values
 
-    const bf16* k = p.k + p.kv_at(at.sequence, kv_head);
-    const bf16* v = p.v + p.kv_at(at.sequence, kv_head);
+    const bf16* k = p.k + p.k_at(at.sequence, kv_head);
+    const bf16* v = p.v + p.v_at(at.sequence, kv_head);
     const int first_tile = visible(p, at.sequence, first_row).first / BLOCK;
     const int n_steps = visible(p, at.sequence, first_row + ROWS - 1).last / BLOCK + 1 - first_tile;
     const Visible of_first = visible(p, at.sequence, warp_row), of_last = visible(p, at.sequence, warp_row + 15);
@@ -21,33 +21,34 @@ extern "C" __global__ __launch_bounds__(THREADS) void attention_mma_forward(cons
 
     constexpr bool KEEP = HEAD_DIM <= 128; // queries in registers
     u32 queries[KEEP ? HEAD_DIM / 16 : 1][4];
-    float y[HEAD_DIM / 8][4] = {};
+    float y[V_HEAD_DIM / 8][4] = {};
     float largest[2] = {minus_infinity(), minus_infinity()}, sum[2] = {};
 
     auto copy = [&](int step, int slot) {
         int first = (first_tile + step) * BLOCK;
-        copy_tile<BLOCK>(ring + 2 * slot * TILE, k, p.kv_stride, first, p.n_keys);
-        copy_tile<BLOCK>(ring + (2 * slot + 1) * TILE, v, p.kv_stride, first, p.n_keys);
+        copy_tile<BLOCK, HEAD_DIM>(ring + slot * SLOT, k, p.k_stride, first, p.n_keys);
+        copy_tile<BLOCK, V_HEAD_DIM>(ring + slot * SLOT + K_TILE, v, p.v_stride, first, p.n_keys);
     };
     auto compute = [&](int step, int slot) {
         if (KEEP && step == 0) {
 #pragma unroll
-            for (int i = 0; i < HEAD_DIM / 16; ++i) load_rows(queries[KEEP ? i : 0], q_tile + 16 * warp * STRIDE, i);
+            for (int i = 0; i < HEAD_DIM / 16; ++i)
+                load_rows<HEAD_DIM>(queries[KEEP ? i : 0], q_tile + 16 * warp * K_STRIDE, i);
         }
         const int first = (first_tile + step) * BLOCK;
         if (first > of_last.last || first + BLOCK <= of_first.first) return; // no row of this warp sees any
         float s[BLOCK / 8][4];
-        dot_rows<BLOCK>(
+        dot_rows<BLOCK, HEAD_DIM>(
             s,
             [&](u32 (&a)[4], int i) {
                 if (KEEP) {
 #pragma unroll
                     for (int x = 0; x < 4; ++x) a[x] = queries[KEEP ? i : 0][x];
                 } else {
-                    load_rows(a, q_tile + 16 * warp * STRIDE, i);
+                    load_rows<HEAD_DIM>(a, q_tile + 16 * warp * K_STRIDE, i);
                 }
             },
-            ring + 2 * slot * TILE);
+            ring + slot * SLOT);
 
         const int column = first + lane % 4 * 2, position = p.past + warp_row + lane / 4;
         if (!SCALED_ONLY) {
@@ -89,17 +90,17 @@ extern "C" __global__ __launch_bounds__(THREADS) void attention_mma_forward(cons
                     sum[half] += s[n][i];
                 }
 #pragma unroll
-            for (int n = 0; n < HEAD_DIM / 8; ++n) {
+            for (int n = 0; n < V_HEAD_DIM / 8; ++n) {
                 y[n][2 * half] *= factor;
                 y[n][2 * half + 1] *= factor;
             }
         }
         u32 probabilities[BLOCK / 16][4];
         round_to_bf16<BLOCK>(probabilities, s);
-        add_product<BLOCK, HEAD_DIM>(y, probabilities, ring + (2 * slot + 1) * TILE);
+        add_product<BLOCK, V_HEAD_DIM, V_HEAD_DIM>(y, probabilities, ring + slot * SLOT + K_TILE);
     };
 
-    copy_tile<ROWS>(q_tile, p.q + p.q_at(at.sequence, at.head), p.q_stride, first_row, p.t);
+    copy_tile<ROWS, HEAD_DIM>(q_tile, p.q + p.q_at(at.sequence, at.head), p.q_stride, first_row, p.t);
     pipeline(n_steps, copy, compute);
 
     float inverse[2];
@@ -112,5 +113,5 @@ extern "C" __global__ __launch_bounds__(THREADS) void attention_mma_forward(cons
             p.log_sum_exp_bht[p.statistics_at(at.sequence, at.head) + row] =
                 largest[half] * to_log2 * LN_2 + logf(sum[half]);
     }
-    store_rows<HEAD_DIM>(p.y_bthe + p.y_at(at.sequence, at.head), p.y_stride(), warp_row, p.t, y, inverse);
+    store_rows<V_HEAD_DIM>(p.y_bthe + p.y_at(at.sequence, at.head), p.y_stride(), warp_row, p.t, y, inverse);
 }

@@ -1,7 +1,7 @@
 // What the portable attention kernels share: parameters, which keys a query sees, what becomes of a score.
 //
-// Compile-time: ELEMENT · HEAD_DIM · CAUSAL, WINDOW, SOFTCAP, ALIBI, DOCUMENTS 0 or 1
-// Dims: b batch · t query position · s key position · h query heads · g key/value heads · e head size · c (h + 2g)·e
+// Compile-time: ELEMENT · HEAD_DIM of queries and keys · V_HEAD_DIM of values · CAUSAL, WINDOW, SOFTCAP, ALIBI, DOCUMENTS 0 or 1
+// Dims: b batch · t query position · s key position · h query heads · g key/value heads · e head size, f that of values · c (h + g)·e + g·f
 
 using T = ELEMENT;
 
@@ -13,11 +13,11 @@ constexpr bool HAS_FIRST = WINDOW || DOCUMENTS;
 
 struct Parameters {
     const T* q;                   // query heads of position i of sequence b at (b · t + i) · q_stride
-    const T* k;                   // key heads of position j of sequence b at (b · n_keys + j) · kv_stride; so values
+    const T* k;                   // key heads of position j of sequence b at (b · n_keys + j) · k_stride; so values
     const T* v;
-    T* y_bthe;                    // [b, t, h·e]
+    T* y_bthe;                    // [b, t, h·f]
     float* log_sum_exp_bht;       // [b, h, t]
-    const T* dy_bthe;             // [b, t, h·e]
+    const T* dy_bthe;             // [b, t, h·f]
     float* delta_bht;             // [b, h, t]: dy·y
     T* dq;                        // gradients, laid out as q, k and v
     T* dk;
@@ -27,23 +27,26 @@ struct Parameters {
     int b, t, n_keys, h, g;
     int past;   // position of query 0 among the keys
     int window; // keys that a query sees on each side, itself counted
-    int q_stride, kv_stride;
+    int q_stride, k_stride, v_stride;
     float scale, softcap;
 
     __device__ u64 q_at(int sequence, int head) const {
         return u64(sequence) * t * q_stride + u64(head) * HEAD_DIM;
     }
-    __device__ u64 kv_at(int sequence, int kv_head) const {
-        return u64(sequence) * n_keys * kv_stride + u64(kv_head) * HEAD_DIM;
+    __device__ u64 k_at(int sequence, int kv_head) const {
+        return u64(sequence) * n_keys * k_stride + u64(kv_head) * HEAD_DIM;
+    }
+    __device__ u64 v_at(int sequence, int kv_head) const {
+        return u64(sequence) * n_keys * v_stride + u64(kv_head) * V_HEAD_DIM;
     }
     __device__ u64 y_at(int sequence, int head) const {
-        return (u64(sequence) * t * h + head) * HEAD_DIM;
+        return (u64(sequence) * t * h + head) * V_HEAD_DIM;
     }
     __device__ u64 statistics_at(int sequence, int head) const {
         return (u64(sequence) * h + head) * t;
     }
     __device__ int y_stride() const {
-        return h * HEAD_DIM;
+        return h * V_HEAD_DIM;
     }
     // The multiplier of what `score` returns, to base 2.
     __device__ float to_log2() const {

@@ -18,7 +18,7 @@ enum Rows {
         keys: Vec<f32>,
         values: Vec<f32>,
     },
-    /// Tensors of `[capacity, g·e]`, of which the first `n` rows are in use.
+    /// Tensors of `[capacity, g·e]` and `[capacity, g·f]`, of which the first `n` rows are in use.
     Device {
         keys: Tensor,
         values: Tensor,
@@ -44,7 +44,7 @@ impl Clone for KeyValueCache {
 /// [`cached_attention`] on any device. On a GPU, the dtype of the cache is that of the first `qkv_btc`.
 ///
 /// # Shapes
-/// `qkv_btc: [1, t, (h + 2g)·e]`, already rotated → `[1, t, h·e]`.
+/// `qkv_btc: [1, t, (h + g)·e + g·f]`, already rotated → `[1, t, h·f]`.
 ///
 /// # Panics
 /// If the shapes do not fit, `qkv_btc` is tracked, or it is not on the device or of the dtype of those before it.
@@ -62,7 +62,7 @@ pub fn attention_with_cache(qkv_btc: &Tensor, heads: &Heads, scale: f32, cache: 
 
     let t = check_one_sequence(qkv_btc, heads);
     if t == 0 {
-        return Tensor::unspecified_on(qkv_btc.device(), &[1, 0, heads.q_width()], qkv_btc.dtype());
+        return Tensor::unspecified_on(qkv_btc.device(), &[1, 0, heads.y_width()], qkv_btc.dtype());
     }
     let past = match &cache.rows {
         Rows::None => 0,
@@ -82,8 +82,9 @@ fn reserve(rows: &mut Rows, n: usize, qkv: &Tensor, heads: &Heads) {
     if n <= capacity {
         return;
     }
-    let shape = [n.next_multiple_of(256).max(2 * capacity), heads.kv_width()];
-    let [mut keys, mut values] = [0, 1].map(|_| Tensor::unspecified_on(qkv.device(), &shape, qkv.dtype()));
+    let capacity = n.next_multiple_of(256).max(2 * capacity);
+    let [mut keys, mut values] = [heads.k_width(), heads.v_width()]
+        .map(|width| Tensor::unspecified_on(qkv.device(), &[capacity, width], qkv.dtype()));
     let mut used = 0;
     if let Rows::Device { keys: old_keys, values: old_values, n } = &*rows {
         used = *n;
@@ -106,8 +107,8 @@ fn check_one_sequence(qkv: &Tensor, heads: &Heads) -> usize {
 /// in it, causally. The cache is of f32 whatever the dtype of `qkv_btc`, which is that of the result. Equal to the last rows of [`attention`](super::attention) over the whole sequence.
 ///
 /// # Shapes
-/// `qkv_btc: [1, t, (h + 2g)·e]`, already rotated; `keys` and `values` hold `[n, g·e]` before and `[n + t, g·e]` after
-/// → `[1, t, h·e]`.
+/// `qkv_btc: [1, t, (h + g)·e + g·f]`, already rotated; `keys` and `values` hold `[n, g·e]` and `[n, g·f]` before, and
+/// `n + t` rows after → `[1, t, h·f]`.
 ///
 /// # Panics
 /// If the shapes do not fit, or `qkv_btc` is tracked: this operation has no backward.
@@ -119,33 +120,35 @@ pub fn cached_attention(
     keys: &mut Vec<f32>,
     values: &mut Vec<f32>,
 ) -> Tensor {
-    let (t, kv_width) = (check_one_sequence(qkv_btc, heads), heads.kv_width());
+    let t = check_one_sequence(qkv_btc, heads);
+    let (k_width, v_width) = (heads.k_width(), heads.v_width());
     assert!(
         qkv_btc.device() == Device::Cpu,
         "cached_attention: vectors hold a cache on the CPU only, but qkv is on {}\nhint: attention_with_cache",
         qkv_btc.device()
     );
     assert!(
-        keys.len() == values.len() && keys.len().is_multiple_of(kv_width),
-        "cached_attention: the cache must hold as many keys as values in rows of {kv_width}, not {} and {} elements",
+        keys.len() / k_width * v_width == values.len() && keys.len().is_multiple_of(k_width),
+        "cached_attention: the cache must hold as many keys as values in rows of {k_width} and {v_width}, not {} and {} \
+         elements",
         keys.len(),
         values.len()
     );
 
-    let past = keys.len() / kv_width;
+    let past = keys.len() / k_width;
     let dtype = qkv_btc.dtype();
     let qkv_btc = &ops::cast(qkv_btc, DType::F32);
     for row in qkv_btc.f32s().chunks_exact(heads.qkv_width()) {
-        let (key, value) = row[heads.q_width()..].split_at(kv_width);
+        let (key, value) = row[heads.q_width()..].split_at(k_width);
         keys.extend_from_slice(key);
         values.extend_from_slice(value);
     }
-    let mut y = Tensor::unspecified(&[1, t, heads.q_width()], DType::F32);
+    let mut y = Tensor::unspecified(&[1, t, heads.y_width()], DType::F32);
     let mut log_sum_exp = vec![0.0; t * heads.n_heads];
     let sequence = cpu::Sequence {
         q: cpu::Rows { data: qkv_btc.f32s(), stride: heads.qkv_width() },
-        k: cpu::Rows { data: keys, stride: kv_width },
-        v: cpu::Rows { data: values, stride: kv_width },
+        k: cpu::Rows { data: keys, stride: k_width },
+        v: cpu::Rows { data: values, stride: v_width },
         t,
         past,
     };

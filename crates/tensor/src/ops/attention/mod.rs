@@ -25,7 +25,7 @@ pub use heads::Heads;
 pub use options::AttentionOptions;
 use options::Rule;
 
-// Dims: b batch · t position · h query heads · g key/value heads · e head size · c (h + 2g)·e
+// Dims: b batch · t position · h query heads · g key/value heads · e head size, f that of values · c (h + g)·e + g·f
 
 /// Every position attends to itself and all before it, in each query head.
 ///
@@ -33,7 +33,7 @@ use options::Rule;
 /// head are kept for the backward pass.
 ///
 /// # Shapes
-/// `qkv_btc: [b, t, (h + 2g)·e]` → `[b, t, h·e]`.
+/// `qkv_btc: [b, t, (h + g)·e + g·f]` → `[b, t, h·f]`.
 ///
 /// # Panics
 /// If the width is not that of `heads`.
@@ -58,7 +58,7 @@ pub fn attention_with(qkv_btc: &Tensor, heads: &Heads, options: &AttentionOption
     let problem = cuda::Problem { b, t, heads: *heads, causal, scale };
     let (y, log_sum_exp) = match qkv_btc.device() {
         Device::Cpu => {
-            let mut y = Tensor::unspecified(&[b, t, heads.q_width()], qkv_btc.dtype());
+            let mut y = Tensor::unspecified(&[b, t, heads.y_width()], qkv_btc.dtype());
             let mut log_sum_exp = Tensor::unspecified(&[b, heads.n_kv_heads, t, heads.queries_per_kv()], DType::F32);
             for_dtype!(qkv_btc.dtype(), T => if is_for_tiles {
                 let sequence = |batch| cpu::Sequence::of_fused(T::of(qkv_btc), heads, batch, t);

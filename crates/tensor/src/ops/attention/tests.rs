@@ -18,7 +18,7 @@ const SIZES: [(usize, usize, usize, usize); 9] = [
 ];
 
 fn heads(h: usize, g: usize, e: usize) -> Heads {
-    Heads { n_heads: h, n_kv_heads: g, head_dim: e }
+    Heads::of_one_size(h, g, e)
 }
 
 /// The gradient of `qkv` for a given `dy`.
@@ -91,11 +91,15 @@ fn check(
     (b, t, h, g, e): (usize, usize, usize, usize, usize),
     options: &AttentionOptions<'_>,
 ) {
-    let heads = heads(h, g, e);
+    check_heads(cases, (b, t), heads(h, g, e), options);
+}
+
+/// [`check`] for heads of two sizes.
+fn check_heads(cases: &[(Device, DType)], (b, t): (usize, usize), heads: Heads, options: &AttentionOptions<'_>) {
     let mut expected: Vec<(DType, [Tensor; 2])> = Vec::new();
     for &case @ (device, dtype) in cases {
         let qkv = rounded(&random(&[b, t, heads.qkv_width()], 1), dtype);
-        let dy = rounded(&random(&[b, t, heads.q_width()], 2), dtype);
+        let dy = rounded(&random(&[b, t, heads.y_width()], 2), dtype);
         if expected.last().is_none_or(|x| x.0 != dtype) {
             let rule = rule(options, &heads, &qkv);
             let y = reference::forward(&qkv, &heads, &rule);
@@ -106,12 +110,65 @@ fn check(
         let starts = options.document_start.map(|x| x.to(device));
         let there = AttentionOptions { alibi_slopes: slopes.as_ref(), document_start: starts.as_ref(), ..*options };
         let (qkv, dy) = (placed(&qkv, case), placed(&dy, case));
-        let what = format!("{device} {dtype} {:?} {options:?}", (b, t, h, g, e));
+        let what = format!("{device} {dtype} {b} × {t} {heads:?} {options:?}");
         assert_near(&format!("y {what}"), &attention_with(&qkv, &heads, &there), y, dtype);
         let found = gradient_with(&qkv, &heads, &there, &dy);
         assert_near(&format!("dqkv {what}"), &found, dqkv, dtype);
         assert_close(&gradient_with(&qkv, &heads, &there, &dy), &found, Tolerance::EXACT);
     }
+}
+
+/// Heads whose queries and keys are wider than their values, as in latent attention, or narrower.
+const TWO_SIZES: [(usize, usize, usize, usize, usize); 7] = [
+    (1, 1, 1, 3, 2),
+    (17, 3, 3, 12, 8),
+    (65, 4, 1, 48, 32),
+    (130, 2, 1, 33, 17),
+    (100, 2, 2, 192, 128),
+    (129, 4, 2, 192, 128),
+    (70, 2, 1, 16, 24),
+];
+
+fn of_two_sizes(n_heads: usize, n_kv_heads: usize, head_dim: usize, v_head_dim: usize) -> Heads {
+    Heads { n_heads, n_kv_heads, head_dim, v_head_dim }
+}
+
+#[test]
+fn heads_of_two_sizes_equal_the_definition_on_every_device() {
+    for (t, h, g, e, f) in TWO_SIZES {
+        let (heads, slopes, starts) =
+            (of_two_sizes(h, g, e, f), Tensor::from_fn(&[h], |head| 0.5f32.powi(head as i32 + 1)), documents(2, t));
+        let plain = AttentionOptions::new(1.0 / (e as f32).sqrt());
+        check_heads(&cases(), (2, t), heads, &plain);
+        let all = AttentionOptions {
+            window: Some(50),
+            softcap: Some(2.0),
+            alibi_slopes: Some(&slopes),
+            document_start: Some(&starts),
+            ..plain
+        };
+        check_heads(&cases(), (2, t), heads, &all);
+    }
+    let full = AttentionOptions { causal: false, ..AttentionOptions::new(0.07) };
+    check_heads(&cases(), (2, 129), of_two_sizes(2, 2, 192, 128), &full);
+}
+
+#[test]
+fn heads_of_two_sizes_equal_pytorch() {
+    let golden = Golden::load(concat!(env!("CARGO_MANIFEST_DIR"), "/golden"), "attention_two_sizes");
+    for case in ["multi", "grouped", "latent"] {
+        let get = |name: &str| golden.get(&format!("{case}.{name}"));
+        let [h, g, e, f] = [0, 1, 2, 3].map(|i| get("heads").f32s()[i] as usize);
+        let heads = of_two_sizes(h, g, e, f);
+        assert_close(&attention(&get("qkv"), &heads, 0.3), &get("y"), Tolerance::of(DType::F32));
+        assert_close(&gradient(&get("qkv"), &heads, 0.3, &get("dy")), &get("dqkv"), Tolerance::of(DType::F32));
+    }
+}
+
+#[test]
+fn gradients_of_heads_of_two_sizes_equal_finite_differences() {
+    let heads = of_two_sizes(2, 1, 4, 3);
+    check_gradients(|[qkv]| attention(qkv, &heads, 0.5), [random(&[2, 4, heads.qkv_width()], 1)]);
 }
 
 // A GPU compiles its kernels anew for each head size and set of options.
@@ -285,14 +342,17 @@ fn cached_steps_equal_the_whole_sequence() {
         }
         let y = Tensor::from_f32(expected.shape(), y);
         assert_close(&y, &expected, Tolerance { absolute: 1e-5, relative: 0.0 });
-        assert_eq!(keys.len(), t * heads.kv_width());
+        assert_eq!(keys.len(), t * heads.k_width());
     }
 }
 
 #[test]
 fn a_cache_on_every_device_equals_the_whole_sequence() {
-    for (t, h, g, e) in [(1, 2, 1, 64), (3, 2, 2, 33), (40, 4, 1, 64), (600, 4, 2, 64)] {
-        let heads = heads(h, g, e);
+    let one = |(t, h, g, e)| (t, heads(h, g, e));
+    let two = |(t, h, g, e, f)| (t, of_two_sizes(h, g, e, f));
+    let ones = [(1, 2, 1, 64), (3, 2, 2, 33), (40, 4, 1, 64), (600, 4, 2, 64)].map(one);
+    let twos = [(40, 2, 1, 33, 17), (300, 2, 2, 192, 128), (70, 2, 1, 16, 24)].map(two);
+    for (t, heads) in ones.into_iter().chain(twos) {
         for case @ (_, dtype) in cases() {
             let qkv = rounded(&random(&[1, t, heads.qkv_width()], 1), dtype);
             let expected = reference::forward(&qkv, &heads, &rule(&AttentionOptions::new(0.1), &heads, &qkv));
@@ -306,12 +366,7 @@ fn a_cache_on_every_device_equals_the_whole_sequence() {
                 let found = attention_with_cache(&placed(&step, case), &heads, 0.1, &mut cache);
                 y.extend_from_slice(fetched(&found).f32s());
             }
-            assert_near(
-                &format!("{case:?} {:?}", (t, h, g, e)),
-                &Tensor::from_f32(expected.shape(), y),
-                &expected,
-                dtype,
-            );
+            assert_near(&format!("{case:?} {t} {heads:?}"), &Tensor::from_f32(expected.shape(), y), &expected, dtype);
         }
     }
 }

@@ -14,7 +14,7 @@ pub(super) fn rotate<T: Element>(rows: &mut [T], turn: &Turn<'_>) {
     if rows.is_empty() || table.rotated_dims() == 0 {
         return;
     }
-    let turned = heads.q_width() + heads.kv_width();
+    let turned = heads.q_width() + heads.k_width();
     let rows_per_task = rows_per_task(width);
     rows.par_chunks_mut(rows_per_task * width).enumerate().for_each(|(task, rows)| {
         for (i, row) in rows.chunks_exact_mut(width).enumerate() {

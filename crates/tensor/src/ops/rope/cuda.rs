@@ -30,7 +30,7 @@ impl Shape {
             format!("-DHEADS={}u", heads.n_heads + heads.n_kv_heads),
             format!("-DHEAD={}u", heads.head_dim),
             format!("-DTURNED={}u", self.turned),
-            format!("-DCOPIED={}u", heads.kv_width()),
+            format!("-DCOPIED={}u", heads.v_width()),
             format!("-DINTERLEAVED={}", u32::from(self.layout == RopeLayout::Interleaved)),
         ];
         flat_kernel::source("rope", &[ELEMENT, FLAT, FILE], [dtype, gradient], self.width, &options)
@@ -38,17 +38,17 @@ impl Shape {
 
     /// Items of a row.
     fn items(&self, in_place: bool) -> usize {
-        let turned = self.heads.q_width() + self.heads.kv_width();
+        let turned = self.heads.q_width() + self.heads.k_width();
         let n_heads = self.heads.n_heads + self.heads.n_kv_heads;
         let turn_items = n_heads * (self.turned / 2) / self.width;
-        let copied = turned - n_heads * self.turned + self.heads.kv_width();
+        let copied = turned - n_heads * self.turned + self.heads.v_width();
         turn_items + if in_place { 0 } else { copied / self.width }
     }
 }
 
 /// Sources for CI, with the architectures they must compile for.
 pub(in crate::ops) fn sources() -> Vec<(Source, &'static [Arch])> {
-    let heads = |h, g, e| Heads { n_heads: h, n_kv_heads: g, head_dim: e };
+    let heads = |h, g, e| Heads::of_one_size(h, g, e);
     let halves = RopeLayout::HalfSplit;
     [
         (DType::Bf16, Shape::of(DType::Bf16, &heads(16, 16, 128), 128, halves)),

@@ -9,7 +9,7 @@ use crate::testing::{
 const LAYOUTS: [RopeLayout; 2] = [RopeLayout::HalfSplit, RopeLayout::Interleaved];
 
 fn heads(h: usize, g: usize, e: usize) -> Heads {
-    Heads { n_heads: h, n_kv_heads: g, head_dim: e }
+    Heads::of_one_size(h, g, e)
 }
 
 /// The definition, in f64.

@@ -13,9 +13,9 @@ use crate::ops::Heads;
 
 /// What the forward pass leaves for the backward pass.
 pub(in super::super) struct Saved<'a, T> {
-    /// `[b, t, (h + 2g)·e]`.
+    /// `[b, t, (h + g)·e + g·f]`.
     pub(in super::super) qkv: &'a [T],
-    /// `[b, t, h·e]`.
+    /// `[b, t, h·f]`.
     pub(in super::super) y: &'a [T],
     /// `[b, g, t, h/g]`.
     pub(in super::super) log_sum_exp: &'a [f32],
@@ -29,7 +29,7 @@ struct GradientRow<'a, D> {
     dv: &'a mut [D],
 }
 
-/// Computes `dqkv: [b, t, (h + 2g)·e]`.
+/// Computes `dqkv: [b, t, (h + g)·e + g·f]`.
 ///
 /// A task owns a key head of a sequence and all query heads that share it, so `dk` and `dv` are summed by one thread
 /// in a fixed order.
@@ -44,13 +44,13 @@ pub(in super::super) fn backward<D: Element, T: Element>(
     if dqkv.is_empty() {
         return;
     }
-    let (e, g, group) = (heads.head_dim, heads.n_kv_heads, heads.queries_per_kv());
+    let (e, f, g, group) = (heads.head_dim, heads.v_head_dim, heads.n_kv_heads, heads.queries_per_kv());
     let b = dqkv.len() / (t * heads.qkv_width());
     let mut tasks: Vec<Vec<GradientRow<D>>> = (0..b * g).map(|_| Vec::with_capacity(t)).collect();
     for (row, dqkv) in dqkv.chunks_exact_mut(heads.qkv_width()).enumerate() {
         let (dq, dkv) = dqkv.split_at_mut(heads.q_width());
-        let (dk, dv) = dkv.split_at_mut(heads.kv_width());
-        let parts = dq.chunks_exact_mut(group * e).zip(dk.chunks_exact_mut(e)).zip(dv.chunks_exact_mut(e));
+        let (dk, dv) = dkv.split_at_mut(heads.k_width());
+        let parts = dq.chunks_exact_mut(group * e).zip(dk.chunks_exact_mut(e)).zip(dv.chunks_exact_mut(f));
         for (kv_head, ((dq, dk), dv)) in parts.enumerate() {
             tasks[row / t * g + kv_head].push(GradientRow { dq, dk, dv });
         }
@@ -59,7 +59,7 @@ pub(in super::super) fn backward<D: Element, T: Element>(
         || Scratch::new(heads, t),
         |scratch, (idx, mut gradients)| {
             let (batch, kv_head) = (idx / g, idx % g);
-            let width = heads.q_width();
+            let width = heads.y_width();
             let rows = batch * t * width..(batch + 1) * t * width;
             let side = Side {
                 sequence: Sequence::of_fused(saved.qkv, heads, batch, t),
@@ -98,14 +98,14 @@ struct Scratch<T> {
 
 impl<T> Scratch<T> {
     fn new(heads: &Heads, t: usize) -> Self {
-        let (e, rows) = (heads.head_dim, QUERIES.min(t));
+        let (e, f, rows) = (heads.head_dim, heads.v_head_dim, QUERIES.min(t));
         Scratch {
             p: vec![0.0; rows * SCORES_STRIDE],
             ds: vec![0.0; rows * SCORES_STRIDE],
             rounded: [Vec::new(), Vec::new()],
             dq: vec![0.0; rows * e],
             dk: vec![0.0; t * e],
-            dv: vec![0.0; t * e],
+            dv: vec![0.0; t * f],
             log_sum_exp: [0.0; QUERIES],
             delta: [0.0; QUERIES],
         }
@@ -120,18 +120,19 @@ fn differentiate<D: Element, T: Element>(
     scratch: &mut Scratch<T>,
     gradients: &mut [GradientRow<D>],
 ) {
-    let (e, group, t) = (heads.head_dim, heads.queries_per_kv(), gradients.len());
+    let (e, f, group, t) = (heads.head_dim, heads.v_head_dim, heads.queries_per_kv(), gradients.len());
     let key_head = KeyHead::of(&side.sequence, heads, kv_head);
     scratch.dk.fill(0.0);
     scratch.dv.fill(0.0);
     for head in 0..group {
-        let column = (kv_head * group + head) * e;
-        let (queries, y, dy) = (side.sequence.q.at_column(column), side.y.at_column(column), side.dy.at_column(column));
+        let head_idx = kv_head * group + head;
+        let queries = side.sequence.q.at_column(head_idx * e);
+        let (y, dy) = (side.y.at_column(head_idx * f), side.dy.at_column(head_idx * f));
         for first in (0..t).step_by(QUERIES) {
             let rows = QUERIES.min(t - first);
             for i in 0..rows {
                 scratch.log_sum_exp[i] = side.log_sum_exp[(first + i) * group + head];
-                scratch.delta[i] = dot(y.row(first + i, e), dy.row(first + i, e));
+                scratch.delta[i] = dot(y.row(first + i, f), dy.row(first + i, f));
             }
             let block = Block { first, rows, q: queries.at_row(first), dy: dy.at_row(first) };
             differentiate_block(&block, &key_head, scale, scratch);
@@ -140,7 +141,7 @@ fn differentiate<D: Element, T: Element>(
             }
         }
     }
-    for ((gradient, dk), dv) in gradients.iter_mut().zip(scratch.dk.chunks_exact(e)).zip(scratch.dv.chunks_exact(e)) {
+    for ((gradient, dk), dv) in gradients.iter_mut().zip(scratch.dk.chunks_exact(e)).zip(scratch.dv.chunks_exact(f)) {
         convert(gradient.dk, dk);
         convert(gradient.dv, dv);
     }
@@ -158,19 +159,19 @@ struct Block<'a, T> {
 fn differentiate_block<T: Element>(block: &Block<T>, key_head: &KeyHead<T>, scale: f32, scratch: &mut Scratch<T>) {
     let Scratch { p, ds, rounded: [rounded_p, rounded_ds], dq, dk, dv, log_sum_exp, delta } = scratch;
     let &Block { first, rows, q, dy } = block;
-    let e = key_head.head_dim;
+    let (e, f) = (key_head.head_dim, key_head.v_head_dim);
     for tile in Tile::of_queries(first, rows) {
         let Tile { cols, first_key, .. } = tile;
         let (k, v) = (key_head.k.at_row(first_key), key_head.v.at_row(first_key));
         let to = |data| MatMut { data, row_stride: SCORES_STRIDE };
         gemm(rows, cols, e, scale, q, k.transposed(), 0.0, to(p), Parallel::Serial);
-        gemm(rows, cols, e, 1.0, dy, v.transposed(), 0.0, to(ds), Parallel::Serial);
+        gemm(rows, cols, f, 1.0, dy, v.transposed(), 0.0, to(ds), Parallel::Serial);
         differentiate_softmax(p, ds, log_sum_exp, delta, &tile);
 
         let (p, ds) = (operand(p, rows, rounded_p), operand(ds, rows, rounded_ds));
-        let (dk, dv) = (&mut dk[first_key * e..], &mut dv[first_key * e..]);
+        let (dk, dv) = (&mut dk[first_key * e..], &mut dv[first_key * f..]);
         let dq_beta = if first_key == 0 { 0.0 } else { 1.0 };
-        gemm(cols, e, rows, 1.0, p.transposed(), dy, 1.0, MatMut::row_major(dv, e), Parallel::Serial);
+        gemm(cols, f, rows, 1.0, p.transposed(), dy, 1.0, MatMut::row_major(dv, f), Parallel::Serial);
         gemm(cols, e, rows, scale, ds.transposed(), q, 1.0, MatMut::row_major(dk, e), Parallel::Serial);
         gemm(rows, e, cols, scale, ds, k, dq_beta, MatMut::row_major(dq, e), Parallel::Serial);
     }

@@ -24,7 +24,7 @@ struct Task<'a, T> {
     log_sum_exp: &'a mut [f32],
 }
 
-/// Computes `y: [b, t, h·e]` and `log_sum_exp: [b, g, t, h/g]` of sequences of one length.
+/// Computes `y: [b, t, h·f]` and `log_sum_exp: [b, g, t, h/g]` of sequences of one length.
 pub(in super::super) fn forward<T: Element>(
     sequences: &[Sequence<T>],
     heads: &Heads,
@@ -49,8 +49,8 @@ pub(in super::super) fn forward<T: Element>(
             log_sum_exp,
         })
         .collect();
-    for (row, y) in y.chunks_exact_mut(heads.q_width()).enumerate() {
-        for (kv_head, y) in y.chunks_exact_mut(group * heads.head_dim).enumerate() {
+    for (row, y) in y.chunks_exact_mut(heads.y_width()).enumerate() {
+        for (kv_head, y) in y.chunks_exact_mut(group * heads.v_head_dim).enumerate() {
             tasks[(row / t * g + kv_head) * tasks_per_head + row % t / QUERIES_PER_TASK].y.push(y);
         }
     }
@@ -79,7 +79,7 @@ impl<T> Scratch<T> {
         Scratch {
             scores: vec![0.0; rows * SCORES_STRIDE],
             rounded: Vec::new(),
-            y: vec![0.0; rows * heads.head_dim],
+            y: vec![0.0; rows * heads.v_head_dim],
             softmax: Softmax { max: [0.0; QUERIES], sum: [0.0; QUERIES] },
         }
     }
@@ -93,7 +93,7 @@ struct Softmax {
 }
 
 fn attend<T: Element>(sequence: &Sequence<T>, heads: &Heads, scale: f32, scratch: &mut Scratch<T>, mut task: Task<T>) {
-    let (e, group) = (heads.head_dim, heads.queries_per_kv());
+    let (e, f, group) = (heads.head_dim, heads.v_head_dim, heads.queries_per_kv());
     let key_head = KeyHead::of(sequence, heads, task.kv_head);
     for head in 0..group {
         let queries = sequence.q.at_column((task.kv_head * group + head) * e);
@@ -104,8 +104,8 @@ fn attend<T: Element>(sequence: &Sequence<T>, heads: &Heads, scale: f32, scratch
             attend_block(q, Tile::of_queries(sequence.past + first_query, rows), &key_head, scale, scratch);
 
             let Scratch { y: block, softmax, .. } = &*scratch;
-            for (i, block) in block.chunks_exact(e).take(rows).enumerate() {
-                let y = &mut task.y[first + i][head * e..][..e];
+            for (i, block) in block.chunks_exact(f).take(rows).enumerate() {
+                let y = &mut task.y[first + i][head * f..][..f];
                 let inv_sum = 1.0 / softmax.sum[i];
                 for (y, x) in y.iter_mut().zip(block) {
                     *y = T::narrow(x * inv_sum);
@@ -124,7 +124,7 @@ fn attend_block<T: Element>(
     scale: f32,
     scratch: &mut Scratch<T>,
 ) {
-    let (Scratch { scores, rounded, y, softmax }, e) = (scratch, key_head.head_dim);
+    let (Scratch { scores, rounded, y, softmax }, e, f) = (scratch, key_head.head_dim, key_head.v_head_dim);
     softmax.max = [f32::NEG_INFINITY; QUERIES];
     softmax.sum = [0.0; QUERIES];
     for tile in tiles {
@@ -133,10 +133,10 @@ fn attend_block<T: Element>(
         let to = MatMut { data: scores, row_stride: SCORES_STRIDE };
         gemm(rows, cols, e, scale, q, k, 0.0, to, Parallel::Serial);
         let is_first = first_key == 0;
-        update_softmax(softmax, scores, &tile, if is_first { &mut [] } else { y }, e);
+        update_softmax(softmax, scores, &tile, if is_first { &mut [] } else { y }, f);
         let p = operand(scores, rows, rounded);
         let beta = if is_first { 0.0 } else { 1.0 };
-        gemm(rows, e, cols, 1.0, p, v, beta, MatMut::row_major(y, e), Parallel::Serial);
+        gemm(rows, f, cols, 1.0, p, v, beta, MatMut::row_major(y, f), Parallel::Serial);
     }
 }
 
@@ -148,7 +148,7 @@ multiversion! {
         scores: &mut [f32],
         tile: &Tile,
         y: &mut [f32],
-        e: usize,
+        f: usize,
     ) {
         for i in 0..tile.rows {
             let row = &mut scores[i * SCORES_STRIDE..][..tile.cols];
@@ -165,7 +165,7 @@ multiversion! {
             softmax.sum[i] = softmax.sum[i] * correction + simd::sum_by(visible.len(), |j| visible[j]);
             softmax.max[i] = max;
             if !y.is_empty() {
-                y[i * e..][..e].iter_mut().for_each(|y| *y *= correction);
+                y[i * f..][..f].iter_mut().for_each(|y| *y *= correction);
             }
         }
     }

@@ -56,7 +56,7 @@ pub(super) struct Sequence<'a, T = f32> {
     pub(super) q: Rows<'a, T>,
     /// `[past + t, g·e]`.
     pub(super) k: Rows<'a, T>,
-    /// `[past + t, g·e]`.
+    /// `[past + t, g·f]`.
     pub(super) v: Rows<'a, T>,
     /// Queries.
     pub(super) t: usize,
@@ -65,7 +65,7 @@ pub(super) struct Sequence<'a, T = f32> {
 }
 
 impl<'a, T: Element> Sequence<'a, T> {
-    /// A sequence of a fused projection `[b, t, (h + 2g)·e]`.
+    /// A sequence of a fused projection `[b, t, (h + g)·e + g·f]`.
     pub(super) fn of_fused(qkv: &'a [T], heads: &Heads, batch: usize, t: usize) -> Self {
         let stride = heads.qkv_width();
         let rows = &qkv[batch * t * stride..][..t * stride];
@@ -73,7 +73,7 @@ impl<'a, T: Element> Sequence<'a, T> {
         Sequence {
             q: at_column(0),
             k: at_column(heads.q_width()),
-            v: at_column(heads.q_width() + heads.kv_width()),
+            v: at_column(heads.q_width() + heads.k_width()),
             t,
             past: 0,
         }
@@ -86,12 +86,14 @@ struct KeyHead<'a, T> {
     k: Rows<'a, T>,
     v: Rows<'a, T>,
     head_dim: usize,
+    v_head_dim: usize,
 }
 
 impl<'a, T: Element> KeyHead<'a, T> {
     fn of(sequence: &Sequence<'a, T>, heads: &Heads, kv_head: usize) -> Self {
-        let column = kv_head * heads.head_dim;
-        KeyHead { k: sequence.k.at_column(column), v: sequence.v.at_column(column), head_dim: heads.head_dim }
+        let Heads { head_dim, v_head_dim, .. } = *heads;
+        let (k, v) = (sequence.k.at_column(kv_head * head_dim), sequence.v.at_column(kv_head * v_head_dim));
+        KeyHead { k, v, head_dim, v_head_dim }
     }
 }
 

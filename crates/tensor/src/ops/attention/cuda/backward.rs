@@ -216,7 +216,7 @@ impl Backward {
             n_heads: h as i32,
             queries_per_kv: heads.queries_per_kv() as i32,
             k_column: heads.q_width() as i32,
-            v_column: (heads.q_width() + heads.kv_width()) as i32,
+            v_column: (heads.q_width() + heads.k_width()) as i32,
             t: t_i32,
             t_padded: t_padded_i32,
             kv_heads_per_section: kv_heads as i32,

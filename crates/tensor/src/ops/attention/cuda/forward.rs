@@ -125,7 +125,7 @@ impl Forward {
             n_heads: heads.n_heads as i32,
             queries_per_kv: heads.queries_per_kv() as i32,
             k_column: heads.q_width() as i32,
-            v_column: (heads.q_width() + heads.kv_width()) as i32,
+            v_column: (heads.q_width() + heads.k_width()) as i32,
             t: t as i32,
             heads_per_section: (kv_heads * heads.queries_per_kv()) as i32,
             scale,

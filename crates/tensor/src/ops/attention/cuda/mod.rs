@@ -48,7 +48,8 @@ pub struct Problem {
 impl Problem {
     /// Floating-point operations of the forward pass; the backward pass has 2.5 times as many.
     pub fn forward_flops(&self) -> f64 {
-        let full = 4.0 * (self.b * self.heads.n_heads * self.heads.head_dim) as f64 * (self.t as f64).powi(2);
+        let Heads { n_heads, head_dim, v_head_dim, .. } = self.heads;
+        let full = 2.0 * (self.b * n_heads * (head_dim + v_head_dim)) as f64 * (self.t as f64).powi(2);
         if self.causal { full / 2.0 } else { full }
     }
 
@@ -59,7 +60,7 @@ impl Problem {
 
     /// Elements of the output.
     pub fn y_len(&self) -> usize {
-        self.b * self.t * self.heads.q_width()
+        self.b * self.t * self.heads.y_width()
     }
 
     /// Rows of all query heads: how many log-sum-exps there are.
@@ -91,7 +92,7 @@ fn definitions(options: &[(&str, usize)]) -> Vec<String> {
 /// `y: [b, t, h·e]` and `log_sum_exp: [b, h, t]`.
 pub(super) fn forward(problem: &Problem, rule: &Rule, qkv: &Tensor) -> (Tensor, Tensor) {
     let Problem { b, t, heads, causal, .. } = *problem;
-    let mut y = Tensor::unspecified_on(qkv.device(), &[b, t, heads.q_width()], qkv.dtype());
+    let mut y = Tensor::unspecified_on(qkv.device(), &[b, t, heads.y_width()], qkv.dtype());
     let mut log_sum_exp = Tensor::unspecified_on(qkv.device(), &[b, heads.n_heads, t], DType::F32);
     if qkv.is_empty() {
         return (y, log_sum_exp);
@@ -150,7 +151,7 @@ pub(super) fn backward(problem: &Problem, rule: &Rule, saved: &Saved<'_>, dy: &T
 /// If the tensor has another length.
 pub fn portable_forward(problem: &Problem, qkv: &Tensor) -> (Tensor, Tensor) {
     check_len("qkv", qkv.len(), problem.qkv_len());
-    let mut y = Tensor::unspecified_on(qkv.device(), &[problem.b, problem.t, problem.heads.q_width()], qkv.dtype());
+    let mut y = Tensor::unspecified_on(qkv.device(), &[problem.b, problem.t, problem.heads.y_width()], qkv.dtype());
     let rows = [problem.b, problem.heads.n_heads, problem.t];
     let mut log_sum_exp = Tensor::unspecified_on(qkv.device(), &rows, DType::F32);
     portable::forward(problem, &Rule::of(problem), qkv, &mut y, &mut log_sum_exp);
@@ -173,7 +174,8 @@ pub fn portable_backward(problem: &Problem, qkv: &Tensor, y: &Tensor, log_sum_ex
 
 /// Whether Hopper's own kernels do it.
 fn is_for_hopper(problem: &Problem, rule: &Rule, qkv: &Tensor) -> bool {
-    let is_kernels_size = check_device(qkv.cuda(), problem.heads.head_dim).is_ok();
+    let Heads { head_dim, v_head_dim, .. } = problem.heads;
+    let is_kernels_size = head_dim == v_head_dim && check_device(qkv.cuda(), head_dim).is_ok();
     qkv.dtype() == DType::Bf16 && rule.is_plain() && is_kernels_size
 }
 

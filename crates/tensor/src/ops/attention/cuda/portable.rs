@@ -24,6 +24,7 @@ const MMA_BACKWARD: (&str, &str) = ("attention_mma_backward.cu", include_str!(".
 struct Variant {
     dtype: DType,
     head_dim: usize,
+    v_head_dim: usize,
     causal: bool,
     window: bool,
     softcap: bool,
@@ -43,14 +44,17 @@ struct Pass {
 }
 
 impl Variant {
-    fn of(dtype: DType, head_dim: usize, rule: &Rule) -> Self {
+    fn of(dtype: DType, heads: &Heads, rule: &Rule) -> Self {
+        let Heads { head_dim, v_head_dim, .. } = *heads;
+        let e = head_dim.max(v_head_dim);
         assert!(
-            head_dim <= 256 && matches!(dtype, DType::F32 | DType::Bf16),
-            "attention: on a GPU, heads must have at most 256 elements of f32 or bf16, not {head_dim} of {dtype}"
+            e <= 256 && matches!(dtype, DType::F32 | DType::Bf16),
+            "attention: on a GPU, heads must have at most 256 elements of f32 or bf16, not {e} of {dtype}"
         );
         Self {
             dtype,
             head_dim,
+            v_head_dim,
             causal: rule.causal,
             window: rule.window.is_some(),
             softcap: rule.softcap.is_some(),
@@ -61,13 +65,25 @@ impl Variant {
 
     /// Products take 16 columns at a time; wide heads are computed in two parts.
     fn uses_matrix_units(&self) -> bool {
-        let multiple = if self.head_dim <= 128 { 16 } else { 32 };
-        self.dtype == DType::Bf16 && self.head_dim.is_multiple_of(multiple)
+        let multiple = if self.widest() <= 128 { 16 } else { 32 };
+        let fits = |e: usize| e.is_multiple_of(multiple);
+        self.dtype == DType::Bf16 && fits(self.head_dim) && fits(self.v_head_dim)
+    }
+
+    /// Elements of the largest kind of head.
+    fn widest(&self) -> usize {
+        self.head_dim.max(self.v_head_dim)
+    }
+
+    /// Whether keys are wider than values, as those of latent attention: there is room for a larger cut.
+    fn has_narrow_values(&self) -> bool {
+        self.head_dim <= 192 && self.v_head_dim <= 128
     }
 
     fn options(&self, cut: &[(&str, usize)]) -> Vec<String> {
         let flags = [
             ("HEAD_DIM", self.head_dim),
+            ("V_HEAD_DIM", self.v_head_dim),
             ("CAUSAL", usize::from(self.causal)),
             ("WINDOW", usize::from(self.window)),
             ("SOFTCAP", usize::from(self.softcap)),
@@ -79,7 +95,7 @@ impl Variant {
     }
 
     fn forward(&self) -> Pass {
-        let e = self.head_dim;
+        let e = self.widest();
         if !self.uses_matrix_units() {
             let (depth, breadth) = if e <= 128 { (4, 2) } else { (2, 1) };
             return self.fma("attention_fma_forward", &[ELEMENT, OPTIONS, FMA, FMA_FORWARD], [depth, breadth], 1);
@@ -87,6 +103,7 @@ impl Variant {
         let (warps, block, stages) = match e {
             ..=96 => (4, 64, 2),
             97..=128 => (8, 32, 2),
+            _ if self.has_narrow_values() => (4, 32, 2),
             _ => (4, 32, 1),
         };
         let rows = 16 * warps;
@@ -98,13 +115,13 @@ impl Variant {
             },
             rows,
             threads: 32 * warps,
-            shared_bytes: 2 * (rows + 2 * stages * block) * (e + 8),
+            shared_bytes: 2 * (rows * (self.head_dim + 8) + stages * block * self.row_of_both()),
             parts: 1,
         }
     }
 
     fn backward(&self) -> Pass {
-        let e = self.head_dim;
+        let e = self.widest();
         if !self.uses_matrix_units() {
             let (depth, breadth) = if e <= 128 { (2, 2) } else { (1, 1) };
             return self.fma("attention_fma_backward", &[ELEMENT, OPTIONS, FMA, FMA_BACKWARD], [depth, breadth], 2);
@@ -112,6 +129,7 @@ impl Variant {
         let (warps, block, stages, parts) = match e {
             ..=64 => (4, 64, 2, 1),
             65..=128 => (4, 32, 2, 1),
+            _ if self.has_narrow_values() => (4, 32, 1, 2),
             _ => (2, 32, 1, 2),
         };
         let cut = [("WARPS", warps), ("BLOCK", block), ("STAGES", stages), ("PARTS", parts)];
@@ -125,12 +143,17 @@ impl Variant {
             },
             rows,
             threads: 32 * warps,
-            shared_bytes: 2 * (2 * rows + 2 * stages * block) * (e + 8) + statistics,
+            shared_bytes: 2 * (rows + stages * block) * self.row_of_both() + statistics,
             parts,
         }
     }
 
-    /// With multiply-adds; `own` tiles of the block's own rows are in shared memory.
+    /// Elements from one row to the next in a tile of keys and in one of values, on the matrix units.
+    fn row_of_both(&self) -> usize {
+        self.head_dim + 8 + self.v_head_dim + 8
+    }
+
+    /// With multiply-adds; `own` tiles of the block's own rows are in shared memory, those of keys' width first.
     fn fma(
         &self,
         name: &'static str,
@@ -140,12 +163,14 @@ impl Variant {
     ) -> Pass {
         let (rows, block) = (16 * depth, 16 * breadth);
         // An odd number of vectors of four.
-        let stride = 4 * (self.head_dim.div_ceil(4) | 1);
+        let [of_keys, of_values] = [self.head_dim, self.v_head_dim].map(|e| 4 * (e.div_ceil(4) | 1));
+        let both = of_keys + of_values;
+        let own = rows * if own == 1 { of_keys } else { both };
         Pass {
             source: Source { name, parts, options: self.options(&[("DEPTH", depth), ("BREADTH", breadth)]) },
             rows,
             threads: 256,
-            shared_bytes: 4 * ((own * rows + 2 * block) * stride + rows * (block + 1)),
+            shared_bytes: 4 * (own + block * both + rows * (block + 1)),
             parts: 1,
         }
     }
@@ -161,6 +186,7 @@ pub(super) fn sources() -> Vec<(Source, &'static [Arch])> {
     let plain = |dtype, head_dim| Variant {
         dtype,
         head_dim,
+        v_head_dim: head_dim,
         causal: true,
         window: false,
         softcap: false,
@@ -169,6 +195,8 @@ pub(super) fn sources() -> Vec<(Source, &'static [Arch])> {
     };
     let all = |of: Variant| Variant { window: true, softcap: true, alibi: true, documents: true, ..of };
     let mut variants = [32, 64, 96, 128, 256].map(|e| plain(DType::Bf16, e)).to_vec();
+    let latent = |dtype| Variant { v_head_dim: 128, ..plain(dtype, 192) };
+    variants.extend([latent(DType::Bf16), latent(DType::F32), all(latent(DType::Bf16))]);
     variants.extend([all(plain(DType::Bf16, 128)), all(plain(DType::Bf16, 72)), plain(DType::F32, 64)]);
     let passes = variants.iter().flat_map(|variant| [variant.forward(), variant.backward()]);
     passes.map(|pass| (pass.source, Arch::PORTABLE)).collect()
@@ -198,7 +226,8 @@ struct Parameters {
     past: i32,
     window: i32,
     q_stride: i32,
-    kv_stride: i32,
+    k_stride: i32,
+    v_stride: i32,
     scale: f32,
     softcap: f32,
 }
@@ -230,7 +259,8 @@ impl Parameters {
             // A wider window hides nothing.
             window: rule.window.map_or(0, |window| window.min(t) as i32),
             q_stride: heads.qkv_width() as i32,
-            kv_stride: heads.qkv_width() as i32,
+            k_stride: heads.qkv_width() as i32,
+            v_stride: heads.qkv_width() as i32,
             scale,
             softcap: rule.softcap.unwrap_or(1.0),
         }
@@ -240,7 +270,7 @@ impl Parameters {
 /// Where the first query, key and value head start.
 fn fused_pointers(problem: &Problem, qkv: &Tensor) -> [u64; 3] {
     let heads = problem.heads;
-    [0, heads.q_width(), heads.q_width() + heads.kv_width()]
+    [0, heads.q_width(), heads.q_width() + heads.k_width()]
         .map(|column| qkv.device_pointer() + (column * qkv.dtype().bytes()) as u64)
 }
 
@@ -252,9 +282,9 @@ unsafe fn run(device: &Arc<Context>, pass: &Pass, name: &str, blocks: usize, par
     or_unwind(unsafe { kernel.launch([blocks, 1, 1], pass.threads, &[pointer_to(parameters)]) });
 }
 
-/// Writes `y: [b, t, h·e]` and `log_sum_exp: [b, h, t]`.
+/// Writes `y: [b, t, h·f]` and `log_sum_exp: [b, h, t]`.
 pub(super) fn forward(problem: &Problem, rule: &Rule, qkv: &Tensor, y: &mut Tensor, log_sum_exp: &mut Tensor) {
-    let variant = Variant::of(qkv.dtype(), problem.heads.head_dim, rule);
+    let variant = Variant::of(qkv.dtype(), &problem.heads, rule);
     let pass = variant.forward();
     let parameters = Parameters {
         y: y.device_pointer(),
@@ -266,7 +296,7 @@ pub(super) fn forward(problem: &Problem, rule: &Rule, qkv: &Tensor, y: &mut Tens
     unsafe { run(qkv.cuda(), &pass, &format!("{}_forward", variant.family()), blocks, &parameters) };
 }
 
-/// Writes `y: [1, t, h·e]`: attention of the queries of `qkv`, the last of the cached positions, to those.
+/// Writes `y: [1, t, h·f]`: attention of the queries of `qkv`, the last of the cached positions, to those.
 pub(super) fn forward_cached(heads: &Heads, scale: f32, qkv: &Tensor, rows: &Rows<'_>, y: &mut Tensor) {
     let problem = Problem { b: 1, t: qkv.rows().0, heads: *heads, causal: true, scale };
     let rule = Rule::of(&problem);
@@ -274,24 +304,25 @@ pub(super) fn forward_cached(heads: &Heads, scale: f32, qkv: &Tensor, rows: &Row
     let parameters = Parameters {
         k: rows.keys.device_pointer(),
         v: rows.values.device_pointer(),
-        kv_stride: heads.kv_width() as i32,
+        k_stride: heads.k_width() as i32,
+        v_stride: heads.v_width() as i32,
         n_keys: rows.n as i32,
         past: (rows.n - problem.t) as i32,
         y: y.device_pointer(),
         log_sum_exp: log_sum_exp.device_pointer(),
         ..Parameters::of_fused(&problem, &rule, qkv)
     };
-    let variant = Variant::of(qkv.dtype(), heads.head_dim, &rule);
+    let variant = Variant::of(qkv.dtype(), heads, &rule);
     let pass = variant.forward();
     let blocks = problem.t.div_ceil(pass.rows) * heads.n_heads;
     // SAFETY: qkv and y have t rows, keys and values n; rows behind those are neither read nor written.
     unsafe { run(qkv.cuda(), &pass, &format!("{}_forward", variant.family()), blocks, &parameters) };
 }
 
-/// Writes `dqkv: [b, t, (h + 2g)·e]`.
+/// Writes `dqkv: [b, t, (h + g)·e + g·f]`.
 pub(super) fn backward(problem: &Problem, rule: &Rule, saved: &Saved<'_>, dy: &Tensor, dqkv: &mut Tensor) {
     let (Problem { b, t, heads, .. }, Saved { qkv, y, log_sum_exp }) = (*problem, *saved);
-    let variant = Variant::of(qkv.dtype(), heads.head_dim, rule);
+    let variant = Variant::of(qkv.dtype(), &heads, rule);
     let pass = variant.backward();
     let delta = Tensor::unspecified_on(qkv.device(), &[b, heads.n_heads, t], DType::F32);
     let [dq, dk, dv] = fused_pointers(problem, dqkv);

@@ -52,7 +52,7 @@ fn assert_near(what: &str, found: impl Iterator<Item = f32>, expected: &[f32], t
 fn forward_and_backward_equal_the_definition() {
     let Some(context) = hopper() else { return };
     for case @ (b, t, h, g, e) in CASES {
-        let heads = Heads { n_heads: h, n_kv_heads: g, head_dim: e };
+        let heads = Heads::of_one_size(h, g, e);
         let problem = Problem { b, t, heads, causal: true, scale: 1.0 / (e as f32).sqrt() };
         let (qkv, qkv_bf16) = rounded(&[b, t, heads.qkv_width()], 1);
         let (dy, dy_bf16) = rounded(&[b, t, heads.q_width()], 2);
