@@ -191,6 +191,32 @@ fn several_micro_batches_in_fp8_go_on_with_the_same_bits_from_a_carried_state() 
 }
 
 #[test]
+fn batches_that_travel_beside_the_update_before_change_no_bits() {
+    for device in [Some(Device::Cpu), gpu()].into_iter().flatten() {
+        let dtype = if device == Device::Cpu { DType::F32 } else { DType::Bf16 };
+        let (_, config) = models().remove(1);
+        let (micro, n_steps) = (2, 12);
+        let expected = train(&config, device, dtype, micro, n_steps);
+        let model = Transformer::new_on(device, &config, 1);
+        let mut state = TrainState::fresh(model, &OPTIMIZER, 1.0, device, dtype).unwrap();
+        let mut stepper = Stepper::new(device, micro, 3, config.context_length).unwrap();
+        let mut losses = Vec::new();
+        stepper.stage(&batches(&config, 0, micro)).unwrap();
+        for step in 0..n_steps {
+            stepper.begin(&mut state, 3e-3, step).unwrap();
+            // What is staged last counts.
+            stepper.stage(&batches(&config, 77, micro)).unwrap();
+            stepper.stage(&batches(&config, step + 1, micro)).unwrap();
+            let result = stepper.finish(step).unwrap();
+            losses.push([result.loss, result.grad_norm]);
+        }
+        let weights = state.model.to(Device::Cpu);
+        let weights: Vec<Vec<f32>> = weights.parameters().into_iter().map(|(_, x)| x.f32s().to_vec()).collect();
+        assert!((losses, weights) == expected, "on {device}");
+    }
+}
+
+#[test]
 fn a_state_that_was_carried_to_the_cpu_and_back_goes_on_with_the_same_bits() {
     let Some(gpu) = gpu() else { return };
     let (_, config) = models().remove(2);

@@ -17,6 +17,9 @@ use crate::{DType, Error};
 const SERIES_SECONDS: f64 = 0.7e-3;
 /// Measurements of each algorithm; the middle one counts.
 const N_SERIES: usize = 3;
+/// How many times the best one's time a first launch may take, and as many seconds more, for an algorithm to be measured
+/// at all.
+const HOPELESS: (f64, f64) = (1.5, 5e-6);
 
 /// What was chosen for a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,6 +180,9 @@ fn fastest(
             }
             times.push(seconds);
         }
+        if round == 0 {
+            leave_out_the_hopeless(&mut times);
+        }
     }
     let middle = |times: &Vec<f64>| {
         let mut times = times.clone();
@@ -185,6 +191,16 @@ fn fastest(
     };
     let middles: Vec<f64> = times.iter().map(middle).collect();
     Ok((0..middles.len()).min_by(|&a, &b| middles[a].total_cmp(&middles[b])).unwrap_or(0))
+}
+
+/// After a first launch of each: those whose time is far from the best are not launched again.
+fn leave_out_the_hopeless(times: &mut [Vec<f64>]) {
+    let best = times.iter().flatten().copied().fold(f64::INFINITY, f64::min);
+    for times in times {
+        if times.iter().any(|&time| time > HOPELESS.0 * best + HOPELESS.1) {
+            *times = vec![f64::INFINITY];
+        }
+    }
 }
 
 impl fmt::Display for Choice {
@@ -225,6 +241,16 @@ fn parse(text: &str) -> Result<HashMap<String, Choice>, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_is_far_from_the_best_first_launch_is_left_out() {
+        let mut times = vec![vec![100e-6], vec![154e-6], vec![156e-6], vec![f64::INFINITY]];
+        leave_out_the_hopeless(&mut times);
+        assert_eq!(times, [vec![100e-6], vec![154e-6], vec![f64::INFINITY], vec![f64::INFINITY]]);
+        let mut all_refused = vec![vec![f64::INFINITY]; 2];
+        leave_out_the_hopeless(&mut all_refused);
+        assert_eq!(all_refused, vec![vec![f64::INFINITY]; 2]);
+    }
 
     #[test]
     fn choices_are_read_as_they_were_written_and_anything_else_is_refused() {
