@@ -119,6 +119,8 @@ impl<'a> Life<'a> {
         self.ledger.keep(Category::Workspace, 2 * further * F32 * self.n);
         if self.on_gpu {
             self.ledger.keep(Category::Workspace, ops::MATMUL_WORKSPACE_BYTES as u128);
+            // Where the tokens of the next step arrive.
+            self.ledger.keep(Category::Workspace, 2 * self.step.n_micro_batches as u128 * F32 * self.n);
         }
         if self.on_gpu && self.step.fp8 {
             self.rounded_weights_and_scratch();
