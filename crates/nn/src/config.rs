@@ -383,7 +383,7 @@ mod tests {
         );
         assert!(refused(ModelConfig { n_kv_heads: 3, ..good.clone() }).contains("n_kv_heads = 3"));
         assert!(refused(ModelConfig { n_heads: 8, n_kv_heads: 8, ..good.clone() }).contains("even head size"));
-        assert!(refused(ModelConfig { d_ff: 0, ..good.clone() }).contains("model.d_ff is 0"));
+        assert!(refused(ModelConfig { d_ff: 0, ..good.clone() }).contains("model.d_ff = 0"));
         assert!(refused(ModelConfig { vocab_size: usize::MAX, ..good.clone() }).contains("larger than"));
         assert!(refused(ModelConfig { norm: NormKind::Rms { eps: f32::NAN }, ..good }).contains("norm.rms.eps"));
     }
