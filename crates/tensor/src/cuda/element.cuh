@@ -95,11 +95,32 @@ __device__ __forceinline__ void load(float (&x)[N], const T* from) {
     for (int i = 0; i < N; ++i) x[i] = packed[i];
 }
 
+// To global memory, 16 bytes at a time. In assembly: of plain assignments the compiler makes four stores of 4 bytes where it
+// has computed the elements one by one, each of which writes a part of every sector.
+template <int N, class T>
+__device__ __forceinline__ void store(T* to, const Packed<T, N>& x) {
+    constexpr int BYTES = N * sizeof(T);
+    if constexpr (BYTES % 16 == 0) {
+        const u32* words = reinterpret_cast<const u32*>(&x);
+#pragma unroll
+        for (int i = 0; i < BYTES / 16; ++i) {
+            asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(reinterpret_cast<char*>(to) + 16 * i),
+                         "r"(words[4 * i]), "r"(words[4 * i + 1]), "r"(words[4 * i + 2]), "r"(words[4 * i + 3])
+                         : "memory");
+        }
+    } else if constexpr (BYTES == 8) {
+        const u32* words = reinterpret_cast<const u32*>(&x);
+        asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(to), "r"(words[0]), "r"(words[1]) : "memory");
+    } else {
+        *reinterpret_cast<Packed<T, N>*>(to) = x;
+    }
+}
+
 template <int N, class T>
 __device__ __forceinline__ void store(T* to, const float (&x)[N]) {
     Packed<T, N> packed;
     packed.set(x);
-    *reinterpret_cast<Packed<T, N>*>(to) = packed;
+    store(to, packed);
 }
 
 // ---- reductions: every thread of a team of THREADS (a power of two from 32 on) gets the result ----

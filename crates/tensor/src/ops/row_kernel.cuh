@@ -58,7 +58,7 @@ __device__ __forceinline__ void add_and_keep(Row<T>& values, T* sum, const T* ad
             EACH_ELEMENT(j) total[j] += b[j];
         }
         values.vectors[i].set(total);
-        *reinterpret_cast<Packed<T, WIDTH>*>(sum + column(i)) = values[i];
+        store(sum + column(i), values[i]);
     }
 }
 

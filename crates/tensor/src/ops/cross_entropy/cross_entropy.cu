@@ -142,25 +142,14 @@ __device__ __forceinline__ void unpack(float (&x)[WIDTH], const u32 (&words)[WOR
     }
 }
 
-__device__ __forceinline__ u32 pack(float low, float high) {
-    u32 word;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
-    return word;
-}
-
 __device__ __forceinline__ void write(G* to, const float (&x)[WIDTH]) {
-    if constexpr (sizeof(G) == 2 && WIDTH == 8) {
-        uint4 packed = {pack(x[0], x[1]), pack(x[2], x[3]), pack(x[4], x[5]), pack(x[6], x[7])};
-        *reinterpret_cast<uint4*>(to) = packed;
-    } else {
-        constexpr int PIECE = WIDTH * sizeof(G) > 16 ? 16 / sizeof(G) : WIDTH;
+    constexpr int PIECE = WIDTH * sizeof(G) > 16 ? 16 / sizeof(G) : WIDTH;
 #pragma unroll
-        for (int i = 0; i < WIDTH; i += PIECE) {
-            float piece[PIECE];
+    for (int i = 0; i < WIDTH; i += PIECE) {
+        float piece[PIECE];
 #pragma unroll
-            for (int j = 0; j < PIECE; ++j) piece[j] = x[i + j];
-            store(to + i, piece);
-        }
+        for (int j = 0; j < PIECE; ++j) piece[j] = x[i + j];
+        store(to + i, piece);
     }
 }
 
