@@ -87,45 +87,54 @@ __device__ __forceinline__ void sum_over_team(float (&x)[N], int slot) {
 }
 
 // Writes the sum of the `sums` of all teams, D numbers, to `to`, in the order of the teams. For all threads of a block.
-__device__ __forceinline__ void add_up_teams(float* to, float (&sums)[VECTORS][WIDTH]) {
+__device__ __forceinline__ void add_up_teams(float* to, const float (&sums)[VECTORS][WIDTH]) {
     if constexpr (TEAMS > 1) {
-        // Element (i, j) of thread t is at (i * WIDTH + j) * TEAM + t: neighbours in different banks.
-        __shared__ float before[VECTORS * WIDTH * TEAM];
-        for (int team = 0; team < TEAMS; ++team) {
-            __syncthreads();
-            if (int(threadIdx.x) / TEAM != team) continue;
+        __shared__ Vector<float, WIDTH> of_team[TEAMS][VECTORS * TEAM];
+        __syncthreads(); // it may still be read from the last time
 #pragma unroll
-            for (int i = 0; i < VECTORS; ++i) {
-                EACH_ELEMENT(j) {
-                    float& sum = before[(i * WIDTH + j) * TEAM + threadIdx.x % TEAM];
-                    if (team > 0) sums[i][j] = sum + sums[i][j];
-                    if (team < TEAMS - 1) sum = sums[i][j];
-                }
-            }
+        for (int i = 0; i < VECTORS; ++i) {
+            Vector<float, WIDTH> vector;
+            EACH_ELEMENT(j) vector.x[j] = sums[i][j];
+            of_team[threadIdx.x / TEAM][column(i) / WIDTH] = vector;
         }
-    }
-    if (threadIdx.x / TEAM == TEAMS - 1) {
+        __syncthreads();
+        for (int at = threadIdx.x; at < D; at += BLOCK) {
+            float sum = of_team[0][at / WIDTH].x[at % WIDTH];
+#pragma unroll
+            for (int team = 1; team < TEAMS; ++team) sum += of_team[team][at / WIDTH].x[at % WIDTH];
+            to[at] = sum;
+        }
+    } else {
         EACH_VECTOR(i) store(to + column(i), sums[i]);
     }
 }
 
 // first[column] = the sum over the rows of the first n_partials of partials [., D], second and third[column] over the next
 // ones.
-extern "C" __global__ __launch_bounds__(512) void sum_partials(
+extern "C" __global__ __launch_bounds__(1024) void sum_partials(
     float* first, float* second, float* third, const float* partials, u32 n_partials) {
-    __shared__ float of_warp[16][32];
+    constexpr u32 WARPS = 32, BATCH = 9; // loads under way: those of two blocks of each of an H100's multiprocessors
+    __shared__ float of_warp[WARPS][32];
     u32 at = blockIdx.x * 32 + threadIdx.x % 32, warp = threadIdx.x / 32;
     const float* from = partials + u64(blockIdx.y) * n_partials * D + at;
     float x = 0.f;
     if (at < D) {
-#pragma unroll 8
-        for (u32 row = warp; row < n_partials; row += 16) x += from[u64(row) * D];
+        for (u32 row = warp; row < n_partials; row += BATCH * WARPS) {
+            float values[BATCH];
+#pragma unroll
+            for (u32 i = 0; i < BATCH; ++i) {
+                u32 next = row + i * WARPS;
+                values[i] = next < n_partials ? from[u64(next) * D] : 0.f;
+            }
+#pragma unroll
+            for (u32 i = 0; i < BATCH; ++i) x += values[i];
+        }
     }
     of_warp[warp][threadIdx.x % 32] = x;
     __syncthreads();
     if (warp == 0 && at < D) {
 #pragma unroll
-        for (int other = 1; other < 16; ++other) x += of_warp[other][threadIdx.x];
+        for (u32 other = 1; other < WARPS; ++other) x += of_warp[other][threadIdx.x];
         (blockIdx.y == 0 ? first : blockIdx.y == 1 ? second : third)[at] = x;
     }
 }

@@ -85,7 +85,7 @@ pub(super) fn sum_partials(source: &Source, sums: &mut [&mut Tensor], partials: 
     let arguments = [pointers[0], pointers[1.min(last)], pointers[last], partials.into(), blocks.into()];
     let kernel = partials.cuda().kernel(source, "sum_partials", 0);
     // SAFETY: each sum is [d]; columns from d on are left out, and grid row i reads the i-th [blocks, d] of the partials.
-    unsafe { kernel.run([d.div_ceil(32), n_sums, 1], 512, &arguments) };
+    unsafe { kernel.run([d.div_ceil(32), n_sums, 1], 1024, &arguments) };
 }
 
 /// Sources of several sizes, with and without sums of columns.

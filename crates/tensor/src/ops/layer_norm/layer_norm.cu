@@ -43,6 +43,9 @@ extern "C" __global__ __launch_bounds__(BLOCK) void add_layer_norm_forward(
     forward<true>(y, mean, inv_std, sum, x, addend, addend_bias, gain, bias, n, eps);
 }
 
+// With three sums for each column, registers do not suffice for dy until it is needed again: it comes from the L1 then.
+constexpr bool READ_AGAIN = COLUMN_SUMS && VECTORS * WIDTH > 16;
+
 // dx <- beta * dx + the gradient of x. Each block walks the rows and leaves its part of dgain in partial[block], that of
 // dbias in partial[gridDim.x + block], and with COLUMN_SUMS that of the sums of the columns of dx in
 // partial[2 * gridDim.x + block]; `sum_partials` adds those up in a fixed order.
@@ -77,6 +80,10 @@ extern "C" __global__ __launch_bounds__(BLOCK, RESIDENT) void layer_norm_backwar
         EACH_VECTOR(i) {
             float g[WIDTH], out[WIDTH];
             load(g, gain + column(i));
+            if constexpr (READ_AGAIN) {
+                asm volatile("" ::: "memory"); // one vector at a time
+                load(dys.vectors[i], dy + row * D + column(i));
+            }
             EACH_ELEMENT(j) {
                 float x_hat = (xs[i][j] - m) * r;
                 dgain[i][j] += dys[i][j] * x_hat;
