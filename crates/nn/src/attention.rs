@@ -32,14 +32,22 @@ impl Attention {
     pub(crate) fn branch(&self, x_btd: &Tensor, context: AttentionContext<'_>) -> Branch<'_> {
         let AttentionContext { heads, rope, start, cache } = context;
         let scale = 1.0 / (heads.head_dim as f32).sqrt();
-        let qkv = self.qkv.forward(x_btd);
-        let qkv = match rope {
-            Some(rope) => ops::rope_into(qkv, &heads, rope, start),
-            None => qkv,
-        };
-        let y = match cache {
-            Some(cache) => ops::attention_with_cache(&qkv, &heads, scale, cache),
-            None => ops::attention(&qkv, &heads, scale),
+        let Linear { weight, bias, .. } = &self.qkv;
+        let y = match (rope, cache) {
+            (None, None) if !self.qkv.is_fp8() => {
+                ops::projected_attention(x_btd, weight, bias.as_ref(), &heads, scale)
+            }
+            (rope, cache) => {
+                let qkv = self.qkv.forward(x_btd);
+                let qkv = match rope {
+                    Some(rope) => ops::rope_into(qkv, &heads, rope, start),
+                    None => qkv,
+                };
+                match cache {
+                    Some(cache) => ops::attention_with_cache(&qkv, &heads, scale, cache),
+                    None => ops::attention(&qkv, &heads, scale),
+                }
+            }
         };
         Branch { y: self.output.forward_with(&y, None), bias: self.output.bias.as_ref() }
     }

@@ -35,7 +35,7 @@ pub use add::{add, add_with_bias};
 pub use add_norm::{add_layer_norm, add_rms_norm};
 pub use attention::{
     AttentionOptions, Heads, KeyValueCache, attention, attention_with, attention_with_cache, cached_attention,
-    cuda as attention_cuda,
+    cuda as attention_cuda, projected_attention,
 };
 pub use cast::cast;
 pub use cross_entropy::{IGNORED, cross_entropy, cross_entropy_in_place};

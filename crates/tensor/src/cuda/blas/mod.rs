@@ -19,6 +19,7 @@ mod tests;
 
 pub use fp8::{Fp8Matrix, Fp8Product, matmul_fp8};
 pub use plain::column_sums;
+pub(crate) use plain::join_column_sums;
 pub(crate) use plain::sources;
 
 use std::sync::Arc;

@@ -102,20 +102,28 @@ extern "C" __global__ __launch_bounds__(256) void partial_column_sums(
     }
 }
 
-// sums [d] <- beta * sums + the sums over n rows of partial [n, d]: a block for 32 columns, a warp every eighth row.
-extern "C" __global__ __launch_bounds__(256) void join_column_sums(
+// sums [d] <- beta * sums + the sums over n rows of partial [n, d]: a block for 32 columns, a warp every 32nd row.
+extern "C" __global__ __launch_bounds__(1024) void join_column_sums(
     OUT* sums, float beta, const float* partial, u64 n, u64 d) {
-    __shared__ float of_warp[8][32];
+    constexpr u32 WARPS = 32;
+    __shared__ float of_warp[WARPS][32];
     u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     u64 column = u64(blockIdx.x) * 32 + lane;
     float sum = 0.f;
     if (column < d) {
-        for (u64 row = warp; row < n; row += 8) sum += partial[row * d + column];
+        for (u64 row = warp; row < n; row += 8 * WARPS) {
+            float values[8];
+#pragma unroll
+            for (int i = 0; i < 8; ++i) values[i] = row + i * WARPS < n ? partial[(row + i * WARPS) * d + column] : 0.f;
+#pragma unroll
+            for (int i = 0; i < 8; ++i) sum += values[i];
+        }
     }
     of_warp[warp][lane] = sum;
     __syncthreads();
     if (warp == 0 && column < d) {
-        for (int other = 1; other < 8; ++other) sum += of_warp[other][lane];
+#pragma unroll
+        for (u32 other = 1; other < WARPS; ++other) sum += of_warp[other][lane];
         if (beta != 0.f) sum += beta * to_float(sums[column]);
         sums[column] = from_float<OUT>(sum);
     }

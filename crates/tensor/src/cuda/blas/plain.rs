@@ -116,7 +116,18 @@ fn sum_rows(context: &Arc<Context>, sums: Arg, output: DType, beta: f32, rows: &
     let arguments = [(&mut partial).into(), Arg::Pointer(pointer), count(n), count(d), count(stride), count(slice)];
     // SAFETY: the rows lie in their tensor; each slice writes its own row of partial sums.
     unsafe { context.kernel(&source, "partial_column_sums", 0).run([tiles, slices, 1], 256, &arguments) };
-    let arguments = [sums, beta.into(), (&partial).into(), count(slices), count(d)];
-    // SAFETY: sums is [d], the partial sums [slices, d].
-    unsafe { context.kernel(&source, "join_column_sums", 0).run([d.div_ceil(32), 1, 1], 256, &arguments) };
+    join(context, &source, sums, beta, (&partial).into(), [slices, d]);
+}
+
+fn join(context: &Arc<Context>, source: &Source, sums: Arg, beta: f32, partial: Arg, [n, d]: [usize; 2]) {
+    let count = |x: usize| Arg::U64(x as u64);
+    let arguments = [sums, beta.into(), partial, count(n), count(d)];
+    // SAFETY: sums is [d], the partial sums [n, d].
+    unsafe { context.kernel(source, "join_column_sums", 0).run([d.div_ceil(32), 1, 1], 1024, &arguments) };
+}
+
+/// `sums: [d] ← beta · sums +` the sum of the rows of `partial: [n, d]` of f32, in a fixed order.
+pub(crate) fn join_column_sums(sums: &mut Tensor, beta: f32, partial: u64, n: usize) {
+    let (context, d, source) = (sums.cuda().clone(), sums.len(), self::sums(DType::F32, sums.dtype(), 4));
+    join(&context, &source, sums.into(), beta, Arg::Pointer(partial), [n, d]);
 }

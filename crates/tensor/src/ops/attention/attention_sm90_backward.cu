@@ -19,9 +19,12 @@
 //
 // Bound by the matrix units: 10·t·s·e operations per head, half of it if causal.
 //
+// With SUMS, each warpgroup also leaves the sums of the columns of its 64 rows of dq, dk and dv, in f32 before they are
+// rounded: the gradient of a bias of the projection is their sum over all tiles, in order.
+//
 // Compile-time: HEAD_DIM 64 or 128 · CAUSAL 0 or 1 · BLOCK_Q 64 or 128 · STAGES; HEAD_DIM · BLOCK_Q = 8192 ·
 // DELAYED 0 or 1, with heads of 64 only · REVERSED 0 or 1: the passes over memory go from the last sequence to the first,
-// so that each begins with what the cache still holds of the kernel before
+// so that each begins with what the cache still holds of the kernel before · SUMS 0 or 1, with heads of 64 only
 // Dims: b batch · t query position · s key position · h query heads · g key/value heads · e head size
 
 constexpr int BLOCK_K = 128;
@@ -35,6 +38,7 @@ constexpr int DQ_SLOTS = HEAD_DIM == 128 ? 2 : 1;  // what fits
 constexpr bool STORES_IN_DS = HEAD_DIM == 64;
 constexpr float LOG2_E = 1.4426950408889634f;
 static_assert(!DELAYED || HEAD_DIM == 64, "wider heads leave no registers for it");
+static_assert(!SUMS || HEAD_DIM == 64, "wider heads leave no shared memory for it");
 
 struct BackwardParameters {
     const float* log_sum_exp_log2_bht;  // [b, h, t_padded]; infinity behind t
@@ -42,7 +46,8 @@ struct BackwardParameters {
     float* dq_tiles;                    // [b, h, query tiles, DQ_FLOATS], in the order of the matrix units' registers
     u32* turns;                         // [b, h, query tiles]: key tiles summed so far; 0 before and after all kernels
     u32* next_tile;                     // 0 before and after
-    int n_sequences, n_heads, queries_per_kv, k_column, v_column, t, t_padded;
+    float* sums;                        // [b, key tiles, 2, (h + 2g)·e] with SUMS: of the columns of 64 rows each
+    int n_sequences, n_heads, queries_per_kv, k_column, v_column, width, t, t_padded;
     int kv_heads_per_section;  // worked on at a time: what the L2 holds
     float scale;
 };
@@ -55,6 +60,7 @@ struct alignas(1024) BackwardShared {
     unsigned char ds[2][Q_TILES][K_TILE_BYTES];  // [keys, queries]
     float dq[DQ_SLOTS][DQ_FLOATS];
     float log_sum_exp[STAGES][BLOCK_Q], delta[STAGES][BLOCK_Q];
+    float sums[2][2][4][SUMS ? HEAD_DIM : 1];  // of a warpgroup: dk and dv, by warp
     u64 kv_full, kv_empty, q_full[STAGES], dy_full[STAGES], q_empty[STAGES], dq_full[DQ_SLOTS], dq_empty[DQ_SLOTS],
         tile_full[2], tile_empty[2];
     int tile[2];
@@ -177,6 +183,39 @@ __device__ __forceinline__ void load_statistics(float2 (&to)[BLOCK_Q / 8], const
 #pragma unroll
     for (int i = 0; i < BLOCK_Q / 8; i++)
         to[i] = *reinterpret_cast<const float2*>(from + 8 * i + threadIdx.x % 4 * 2);
+}
+
+// One of two halves of x, added to the same of the lane at that distance, which keeps the other half.
+template <int HALF>
+__device__ __forceinline__ void share_sums(float (&x)[16], int distance) {
+    const bool second = threadIdx.x & distance;
+#pragma unroll
+    for (int i = 0; i < HALF; i++) {
+        const float kept = second ? x[i + HALF] : x[i], given = second ? x[i] : x[i + HALF];
+        x[i] = kept + __shfl_xor_sync(~0u, given, distance);
+    }
+}
+
+// The sums of the columns of a warp's 16 rows of an accumulator, of which rows from n_rows on do not count, to `to`.
+template <int LEN>
+__device__ __forceinline__ void sum_columns(float* to, const float (&x)[LEN], int n_rows) {
+    static_assert(LEN == 32);
+    const int group = threadIdx.x % 32 / 4;
+    const bool upper = group < n_rows, lower = group + 8 < n_rows;
+    float sums[16];  // of columns 8 * (i / 2) + 2 * (lane % 4) + i % 2
+#pragma unroll
+    for (int i = 0; i < 16; i++)
+        sums[i] = (upper ? x[i / 2 * 4 + i % 2] : 0.f) + (lower ? x[i / 2 * 4 + 2 + i % 2] : 0.f);
+    share_sums<8>(sums, 16);
+    share_sums<4>(sums, 8);
+    share_sums<2>(sums, 4);
+    // The halves were chosen by the bits of the group, the upper ones first: i / 2 is the group.
+    *reinterpret_cast<float2*>(to + 8 * group + 2 * (threadIdx.x % 4)) = make_float2(sums[0], sums[1]);
+}
+
+template <int LEN>
+__device__ __forceinline__ void sum_columns_if_asked(float* to, const float (&x)[LEN], int n_rows) {
+    if constexpr (SUMS) sum_columns(to, x, n_rows);
 }
 
 // One warpgroup: 64 keys of each tile.
@@ -381,12 +420,23 @@ __device__ void differentiate(BackwardShared& shared, const TensorMap& dqkv_map,
         u32 rounded[HEAD_DIM / 4];
 #pragma unroll
         for (int i = 0; i < HEAD_DIM / 2; i++) dk[i] *= p.scale;
+        // Readers of the sums of the tile before have since been at a barrier of this warpgroup.
+        const int n_rows = p.t - k_start - warp * 16;
+        sum_columns_if_asked(shared.sums[warpgroup][0][warp], dk, n_rows);
+        sum_columns_if_asked(shared.sums[warpgroup][1][warp], dv, n_rows);
         round_to_bf16(rounded, dk);
         store_tiles(dk_shared, K_TILE_BYTES, rounded);
         round_to_bf16(rounded, dv);
         store_tiles(dv_shared, K_TILE_BYTES, rounded);
         fence_shared_for_engines();
         named_barrier_sync(own, 128);
+        if constexpr (SUMS) {
+            const int which = thread / 64, column = thread % 64;
+            const auto& of_warp = shared.sums[warpgroup][which];
+            const long long row = (tile.sequence * static_cast<long long>(tile.n_key_tiles) + tile.key_tile) * 2 + warpgroup;
+            p.sums[row * p.width + (which == 0 ? p.k_column : p.v_column) + tile.kv_head * HEAD_DIM + column] =
+                of_warp[0][column] + of_warp[1][column] + of_warp[2][column] + of_warp[3][column];
+        }
         if (thread == 0) {
             const int column = tile.kv_head * HEAD_DIM;
             for (int i = 0; i < HEAD_TILES; i++) {
@@ -471,9 +521,11 @@ extern "C" __global__ void __launch_bounds__(256)
 // Scales and rounds dq, and resets the turns. A block per query tile; grid: (query tiles, h, b).
 // Bound by memory: 6·t·h·e bytes a sequence.
 extern "C" __global__ void __launch_bounds__(256)
-    attention_backward_finish(const __grid_constant__ TensorMap dqkv_map, const float* dq_tiles, u32* turns,
-                              float scale) {
+    attention_backward_finish(const __grid_constant__ TensorMap dqkv_map, const float* dq_tiles, u32* turns, float* sums,
+                              int width, float scale) {
     __shared__ alignas(1024) unsigned char tiles[2][64 * 128];
+    __shared__ float of_warp[8][SUMS ? HEAD_DIM : 1];
+    float dq[32];
     const int half = threadIdx.x / 128, q_tile = blockIdx.x;
     const int head = REVERSED ? gridDim.y - 1 - blockIdx.y : blockIdx.y;
     const int sequence = REVERSED ? gridDim.z - 1 - blockIdx.z : blockIdx.z;
@@ -483,9 +535,10 @@ extern "C" __global__ void __launch_bounds__(256)
 #pragma unroll
     for (int i = 0; i < 8; i++) {
         const float4 x = from[i * 128 + threadIdx.x % 128];
-        rounded[2 * i] = pack_bf16(x.x * scale, x.y * scale);
-        rounded[2 * i + 1] = pack_bf16(x.z * scale, x.w * scale);
+        dq[4 * i] = x.x * scale, dq[4 * i + 1] = x.y * scale, dq[4 * i + 2] = x.z * scale, dq[4 * i + 3] = x.w * scale;
     }
+    round_to_bf16(rounded, dq);
+    sum_columns_if_asked(of_warp[threadIdx.x / 32], dq, 16);  // queries behind the last one have 0
     store_tiles(shared_address(tiles[half]), 0, rounded);
     fence_shared_for_engines();
     __syncthreads();
@@ -494,6 +547,14 @@ extern "C" __global__ void __launch_bounds__(256)
                            q_tile * BLOCK_Q + (Q_TILES == 2 ? half * 64 : 0), sequence, shared_address(tiles[half]));
         copy_commit();
         copy_wait();
+    }
+    if constexpr (SUMS) {
+        const int column = threadIdx.x % 128;
+        if (column < 64) {
+            const auto* mine = of_warp + half * 4;
+            sums[((sequence * static_cast<long long>(gridDim.x) + q_tile) * 2 + half) * width + head * HEAD_DIM + column] =
+                mine[0][column] + mine[1][column] + mine[2][column] + mine[3][column];
+        }
     }
     if (threadIdx.x == 0) turns[at] = 0;
 }

@@ -17,6 +17,8 @@ mod reference;
 mod tests;
 
 use crate::cpu::element::{Element, for_dtype};
+use crate::ops::add::{SumsOfColumns, summing};
+use crate::ops::linear::linear_with_sums;
 use crate::tensor::OnTape;
 use crate::{DType, Device, Tensor, ops};
 
@@ -51,6 +53,33 @@ pub fn attention(qkv_btc: &Tensor, heads: &Heads, scale: f32) -> Tensor {
 /// If the width is not that of `heads`, an option does not fit it, or heads have more than 256 elements on a GPU.
 #[track_caller]
 pub fn attention_with(qkv_btc: &Tensor, heads: &Heads, options: &AttentionOptions<'_>) -> Tensor {
+    attention_with_sums(qkv_btc, heads, options, None)
+}
+
+/// [`attention()`] of `x·Wᵀ + b`: two nodes of the tape, those of [`linear()`](super::linear()) and of attention. On a GPU, the
+/// backward pass of attention makes the gradient of the bias on the way where it can, instead of a pass over memory.
+///
+/// # Shapes
+/// `x: [b, t, d]`, `weight: [(h + 2g)·e, d]`, `bias: [(h + 2g)·e]` → `[b, t, h·e]`.
+///
+/// # Panics
+/// As those two.
+#[track_caller]
+pub fn projected_attention(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, heads: &Heads, scale: f32) -> Tensor {
+    // Nothing but attention sees the projection: its gradient is the whole one.
+    let sums = summing(bias, SumsOfColumns::default());
+    let qkv = linear_with_sums(x, weight, bias, sums.clone());
+    attention_with_sums(&qkv, heads, &AttentionOptions::new(scale), sums)
+}
+
+/// [`attention_with`]; backward may leave the sums of the columns of the gradient of `qkv` in `sums`.
+#[track_caller]
+fn attention_with_sums(
+    qkv_btc: &Tensor,
+    heads: &Heads,
+    options: &AttentionOptions<'_>,
+    sums: Option<SumsOfColumns>,
+) -> Tensor {
     let (b, t) = heads.check("attention", qkv_btc);
     let rule = Rule::new(options, heads, b, t, qkv_btc.device());
     let AttentionOptions { scale, causal, .. } = *options;
@@ -87,7 +116,7 @@ pub fn attention_with(qkv_btc: &Tensor, heads: &Heads, options: &AttentionOption
             }
             Device::Cuda(_) => {
                 let saved = cuda::Saved { qkv: &qkv_, y: &y_, log_sum_exp: &log_sum_exp };
-                cuda::backward(&problem, &rule, &saved, &dy)
+                cuda::backward(&problem, &rule, &saved, &dy, sums.as_ref())
             }
         };
         // A projection is seldom a leaf: outside tests this shares the elements.

@@ -18,9 +18,22 @@ pub(in crate::ops) fn product(y: &mut Tensor, x: &Tensor, weight_oi: &Tensor, ep
     matmul(Product { m, n, k, a, b, out: MatrixMut::of(y), beta: 0.0, epilogue });
 }
 
-/// Delivers the gradients of the three inputs.
-pub(super) fn backward(sink: &mut Sink<'_>, dy: &Tensor, x: &Tensor, weight_oi: &Tensor, bias_o: Option<&Place>) {
-    weight_gradients(sink, dy, x, weight_oi, bias_o);
+/// Delivers the gradients of the three inputs; that of the bias is the sum of the columns of `dy`, if those are known.
+pub(super) fn backward(
+    sink: &mut Sink<'_>,
+    dy: &Tensor,
+    x: &Tensor,
+    weight_oi: &Tensor,
+    bias_o: Option<&Place>,
+    known_sums: Option<Tensor>,
+) {
+    match (bias_o, known_sums) {
+        (Some(bias), Some(dbias)) => {
+            sink.add(bias, cast(&dbias, bias.gradient_dtype()));
+            weight_gradients(sink, dy, x, weight_oi, None);
+        }
+        _ => weight_gradients(sink, dy, x, weight_oi, bias_o),
+    }
     sink.accumulate(x, |dx, beta| input_gradient(dx, beta, dy, weight_oi, Epilogue::None));
 }
 

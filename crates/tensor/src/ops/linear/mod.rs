@@ -7,6 +7,9 @@ mod tests;
 
 pub(in crate::ops) use cpu::column_sums as column_sums_on_cpu;
 
+use std::sync::PoisonError;
+
+use crate::ops::add::SumsOfColumns;
 use crate::{Device, Tensor};
 
 // Dims: n rows (all leading dimensions of x) · i inputs · o outputs
@@ -22,6 +25,17 @@ use crate::{Device, Tensor};
 /// If the shapes do not fit.
 #[track_caller]
 pub fn linear(x: &Tensor, weight_oi: &Tensor, bias_o: Option<&Tensor>) -> Tensor {
+    linear_with_sums(x, weight_oi, bias_o, None)
+}
+
+/// [`linear`]; who completes the gradient of the result may leave the sums of its columns in `sums`: that of the bias.
+#[track_caller]
+pub(in crate::ops) fn linear_with_sums(
+    x: &Tensor,
+    weight_oi: &Tensor,
+    bias_o: Option<&Tensor>,
+    sums: Option<SumsOfColumns>,
+) -> Tensor {
     let mut y = Tensor::unspecified_on(x.device(), &output_shape("linear", x, weight_oi, bias_o), x.dtype());
     match x.device() {
         Device::Cpu => cpu::forward(&mut y, x, weight_oi, bias_o),
@@ -32,7 +46,10 @@ pub fn linear(x: &Tensor, weight_oi: &Tensor, bias_o: Option<&Tensor>) -> Tensor
     let inputs: Vec<&Tensor> = [x, weight_oi].into_iter().chain(bias_o).collect();
     Tensor::from_op(y, &inputs, move |dy, sink| match dy.device() {
         Device::Cpu => cpu::backward(sink, &dy, &x_, &weight_, bias_.as_ref()),
-        Device::Cuda(_) => cuda::backward(sink, &dy, &x_, &weight_, bias_.as_ref()),
+        Device::Cuda(_) => {
+            let known = sums.and_then(|sums| sums.lock().unwrap_or_else(PoisonError::into_inner).take());
+            cuda::backward(sink, &dy, &x_, &weight_, bias_.as_ref(), known);
+        }
     })
 }
 

@@ -7,8 +7,9 @@ use half::bf16;
 use super::{
     Problem, SM90, check_device, check_len, definitions, kernel, kv_heads_per_section, pointer_to, tensor_map,
 };
-use crate::Error;
+use crate::cuda::blas::join_column_sums;
 use crate::cuda::{Buffer, Context, Kernel, Source};
+use crate::{Error, Tensor};
 
 const BACKWARD: (&str, &str) = ("attention_sm90_backward.cu", include_str!("../attention_sm90_backward.cu"));
 
@@ -26,13 +27,15 @@ pub struct BackwardTiling {
     pub delayed: bool,
     /// Whether what goes over memory before and after the main kernel starts where that began and ended.
     pub reversed: bool,
+    /// Whether the sums of the columns of `dqkv` are made on the way; heads of 64 only.
+    pub sums: bool,
 }
 
 impl BackwardTiling {
     /// What measured best on an H100 for sequences of length `t`; a step's share of dq has 8192 elements.
     pub fn of(head_dim: usize, t: usize) -> Self {
         let narrow = head_dim == 64;
-        Self { block_q: 8192 / head_dim, stages: 2, delayed: narrow && t >= 8192, reversed: narrow }
+        Self { block_q: 8192 / head_dim, stages: 2, delayed: narrow && t >= 8192, reversed: narrow, sums: false }
     }
 
     /// What may be tried, the one of [`BackwardTiling::of`] first.
@@ -54,6 +57,7 @@ impl BackwardTiling {
             ("STAGES", self.stages),
             ("DELAYED", usize::from(self.delayed)),
             ("REVERSED", usize::from(self.reversed)),
+            ("SUMS", usize::from(self.sums)),
         ];
         Source { name: "attention_sm90_backward", parts: &[SM90, BACKWARD], options: definitions(&options) }
     }
@@ -64,8 +68,9 @@ impl BackwardTiling {
         let queries_and_gradients = 2 * self.stages * (self.block_q * row + self.block_q * 4);
         let score_gradients = 2 * BLOCK_K * self.block_q * 2;
         let dq = if head_dim == 128 { 2 } else { 1 } * self.block_q * head_dim * 4;
+        let sums = 2 * 2 * 4 * 4 * if self.sums { head_dim } else { 1 };
         // Barriers, and alignment of the start.
-        (keys_and_values + queries_and_gradients + score_gradients + dq + 256).next_multiple_of(1024) + 1024
+        (keys_and_values + queries_and_gradients + score_gradients + dq + sums + 256).next_multiple_of(1024) + 1024
     }
 }
 
@@ -79,6 +84,8 @@ pub struct BackwardWorkspace {
     dq_tiles: Buffer<f32>,
     /// `[b, h, query tiles]`, then one for the next tile
     turns: Buffer<u32>,
+    /// `[b, key tiles, 2, (h + 2g)·e]`, if the tiling has them: sums over 64 rows each
+    sums: Option<Buffer<f32>>,
 }
 
 impl BackwardWorkspace {
@@ -89,13 +96,33 @@ impl BackwardWorkspace {
     pub fn new(context: &Arc<Context>, problem: &Problem, tiling: BackwardTiling) -> Result<Self, Error> {
         let rows = problem.b * problem.heads.n_heads;
         let q_tiles = problem.t.div_ceil(tiling.block_q);
+        let n_sums = row_sums(problem) * problem.heads.qkv_width();
+        let sums = tiling.sums.then(|| Buffer::unspecified(context, n_sums)).transpose()?;
         Ok(Self {
             log_sum_exp_log2: Buffer::unspecified(context, rows * t_padded(problem))?,
             delta: Buffer::unspecified(context, rows * t_padded(problem))?,
             dq_tiles: Buffer::unspecified(context, rows * q_tiles * tiling.block_q * problem.heads.head_dim)?,
             turns: Buffer::filled(context, rows * q_tiles + 1, 0)?,
+            sums,
         })
     }
+
+    /// `sums: [(h + 2g)·e]` of f32 `←` the sums of the columns of the last `dqkv`, from those of its tiles, in their order;
+    /// before it is rounded.
+    ///
+    /// # Panics
+    /// If the tiling had no sums, or `sums` has another length.
+    pub fn join_sums(&self, problem: &Problem, sums: &mut Tensor) {
+        let partial = self.sums.as_ref().expect("a tiling with sums");
+        check_len("sums", sums.len(), problem.heads.qkv_width());
+        check_len("partial sums", partial.len(), row_sums(problem) * sums.len());
+        join_column_sums(sums, 0.0, partial.pointer(), row_sums(problem));
+    }
+}
+
+/// Rows of partial sums.
+fn row_sums(problem: &Problem) -> usize {
+    problem.b * problem.t.div_ceil(BLOCK_K) * 2
 }
 
 fn t_padded(problem: &Problem) -> usize {
@@ -109,11 +136,13 @@ struct BackwardParameters {
     dq_tiles: u64,
     turns: u64,
     next_tile: u64,
+    sums: u64,
     n_sequences: i32,
     n_heads: i32,
     queries_per_kv: i32,
     k_column: i32,
     v_column: i32,
+    width: i32,
     t: i32,
     t_padded: i32,
     kv_heads_per_section: i32,
@@ -178,6 +207,9 @@ impl Backward {
         check_len("dqkv", dqkv.len(), problem.qkv_len());
         check_len("workspace", workspace.delta.len(), b * h * t_padded);
         check_len("workspace", workspace.turns.len(), b * h * q_tiles + 1);
+        assert_eq!(workspace.sums.is_some(), self.tiling.sums, "attention: the workspace is of another tiling");
+        let sums = workspace.sums.as_ref().map_or(0, Buffer::pointer);
+        let width = heads.qkv_width() as i32;
         let qkv_map = tensor_map(qkv, heads.qkv_width(), t, b)?;
         let dy_map = tensor_map(dy, heads.q_width(), t, b)?;
         let dqkv_map = tensor_map(dqkv, heads.qkv_width(), t, b)?;
@@ -212,11 +244,13 @@ impl Backward {
             dq_tiles: pointers[2],
             turns,
             next_tile: turns + 4 * (b * h * q_tiles) as u64,
+            sums,
             n_sequences: b as i32,
             n_heads: h as i32,
             queries_per_kv: heads.queries_per_kv() as i32,
             k_column: heads.q_width() as i32,
             v_column: (heads.q_width() + heads.k_width()) as i32,
+            width,
             t: t_i32,
             t_padded: t_padded_i32,
             kv_heads_per_section: kv_heads as i32,
@@ -230,8 +264,15 @@ impl Backward {
         // only for tiles that were drawn before theirs, by blocks that run.
         unsafe { self.main.launch(grid, 384, &arguments)? };
 
-        let arguments = [pointer_to(&dqkv_map), pointer_to(&pointers[2]), pointer_to(&turns), pointer_to(&scale)];
-        // SAFETY: as above.
+        let arguments = [
+            pointer_to(&dqkv_map),
+            pointer_to(&pointers[2]),
+            pointer_to(&turns),
+            pointer_to(&sums),
+            pointer_to(&width),
+            pointer_to(&scale),
+        ];
+        // SAFETY: as above. With sums, query tiles have 128 rows as those of keys, and each half writes its own row of sums.
         unsafe { self.finish.launch([q_tiles, h, b], 256, &arguments) }
     }
 }

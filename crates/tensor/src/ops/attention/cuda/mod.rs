@@ -12,7 +12,7 @@ mod tests;
 
 use std::ffi::c_void;
 use std::mem::MaybeUninit;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use cudarc::driver::sys;
 use half::bf16;
@@ -20,6 +20,7 @@ use half::bf16;
 use super::Heads;
 use super::options::Rule;
 use crate::cuda::{Arch, Buffer, Context, Kernel, Source, catch, or_unwind};
+use crate::ops::add::SumsOfColumns;
 use crate::{DType, Error, Tensor};
 
 pub use backward::{Backward, BackwardTiling, BackwardWorkspace};
@@ -78,7 +79,10 @@ pub(crate) fn sources() -> Vec<(Source, &'static [Arch])> {
             let mut tilings = [1024, 8192].map(|t| ForwardTiling::of(head_dim, t)).to_vec();
             tilings.dedup();
             sources.extend(tilings.iter().map(|tiling| (tiling.source(head_dim, causal), Arch::HOPPER)));
-            let tilings = BackwardTiling::variants(head_dim, 1024);
+            let mut tilings = BackwardTiling::variants(head_dim, 1024);
+            if head_dim == 64 {
+                tilings.extend([1024, 8192].map(|t| BackwardTiling { sums: true, ..BackwardTiling::of(head_dim, t) }));
+            }
             sources.extend(tilings.iter().map(|tiling| (tiling.source(head_dim, causal), Arch::HOPPER)));
         }
     }
@@ -118,15 +122,24 @@ pub(super) struct Saved<'a> {
     pub(super) log_sum_exp: &'a Tensor,
 }
 
-/// `dqkv: [b, t, (h + 2g)·e]`, of the dtype of `qkv`.
-pub(super) fn backward(problem: &Problem, rule: &Rule, saved: &Saved<'_>, dy: &Tensor) -> Tensor {
+/// `dqkv: [b, t, (h + 2g)·e]`, of the dtype of `qkv`; the sums of its columns go to `sums`, if there are kernels that make
+/// them on the way.
+pub(super) fn backward(
+    problem: &Problem,
+    rule: &Rule,
+    saved: &Saved<'_>,
+    dy: &Tensor,
+    sums: Option<&SumsOfColumns>,
+) -> Tensor {
     let (Problem { heads, causal, .. }, Saved { qkv, y, log_sum_exp }) = (*problem, *saved);
     let mut dqkv = Tensor::unspecified_on(qkv.device(), qkv.shape(), qkv.dtype());
     if qkv.is_empty() {
         return dqkv;
     }
     if is_for_hopper(problem, rule, qkv) {
-        let (context, tiling) = (qkv.cuda(), BackwardTiling::of(heads.head_dim, problem.t));
+        let sums = sums.filter(|_| heads.head_dim == 64);
+        let tiling = BackwardTiling { sums: sums.is_some(), ..BackwardTiling::of(heads.head_dim, problem.t) };
+        let context = qkv.cuda();
         let backward = or_unwind(Backward::new(context, heads.head_dim, causal, tiling));
         let mut workspace = or_unwind(BackwardWorkspace::new(context, problem, tiling));
         or_unwind(backward.launch(
@@ -138,6 +151,11 @@ pub(super) fn backward(problem: &Problem, rule: &Rule, saved: &Saved<'_>, dy: &T
             dy.cuda_bf16s(),
             dqkv.cuda_bf16s_mut(),
         ));
+        if let Some(sums) = sums {
+            let mut joined = Tensor::unspecified_on(qkv.device(), &[heads.qkv_width()], DType::F32);
+            workspace.join_sums(problem, &mut joined);
+            *sums.lock().unwrap_or_else(PoisonError::into_inner) = Some(joined);
+        }
     } else {
         portable::backward(problem, rule, saved, dy, &mut dqkv);
     }
