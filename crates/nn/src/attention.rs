@@ -34,9 +34,7 @@ impl Attention {
         let scale = 1.0 / (heads.head_dim as f32).sqrt();
         let Linear { weight, bias, .. } = &self.qkv;
         let y = match (rope, cache) {
-            (None, None) if !self.qkv.is_fp8() => {
-                ops::projected_attention(x_btd, weight, bias.as_ref(), &heads, scale)
-            }
+            (None, None) if !self.qkv.is_fp8() => ops::projected_attention(x_btd, weight, bias.as_ref(), &heads, scale),
             (rope, cache) => {
                 let qkv = self.qkv.forward(x_btd);
                 let qkv = match rope {

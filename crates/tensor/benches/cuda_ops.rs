@@ -206,6 +206,14 @@ impl Bench {
             tensor::cuda::blas::column_sums(&mut sums, 0.0, &xs[i % xs.len()]);
             Vec::new()
         })?;
+        for wide in [3 * d, 4 * d] {
+            let wides = self.sets(&[n, wide]);
+            let mut sums = Tensor::zeros_on(GPU, &[wide], tensor::DType::F32);
+            self.report(&format!("column sums of {wide}"), 2 * n * wide, wides.len().max(4), |i| {
+                tensor::cuda::blas::column_sums(&mut sums, 0.0, &wides[i % wides.len()]);
+                Vec::new()
+            })?;
+        }
         self.report("add", 3 * x, k, |i| vec![ops::add(&at(&xs, i), &at(&ys, i))])
     }
 
@@ -223,6 +231,21 @@ impl Bench {
             self.report_backward(&format!("{name} backward"), 3 * x, &dys, &dys, apply)?;
         }
         Ok(())
+    }
+
+    /// Attention with its projection, of which only the time counts: bytes are those of `dqkv`.
+    fn projection(&self, s: &Shapes) -> Result<(), Error> {
+        let (d, width, scale) = (s.d, s.heads.qkv_width(), 1.0 / (s.heads.head_dim as f32).sqrt());
+        let (xs, dys) = (self.sets(&[s.b, s.t, d]), self.sets(&[s.b, s.t, s.heads.q_width()]));
+        let weight = self.sets(&[width, d]).remove(0).tracked();
+        let bias = self.sets(&[width]).remove(0).tracked();
+        let bytes = 2 * s.b * s.t * width;
+        let plain = |x: &Tensor| ops::attention(&ops::linear(x, &weight, None), &s.heads, scale);
+        self.report_backward("qkv, attention backward", bytes, &xs, &dys, plain)?;
+        let apart = |x: &Tensor| ops::attention(&ops::linear(x, &weight, Some(&bias)), &s.heads, scale);
+        self.report_backward("the same, bias", bytes, &xs, &dys, apart)?;
+        let fused = |x: &Tensor| ops::projected_attention(x, &weight, Some(&bias), &s.heads, scale);
+        self.report_backward("the same, bias on the way", bytes, &xs, &dys, fused)
     }
 
     fn rope(&self, s: &Shapes) -> Result<(), Error> {
@@ -301,6 +324,9 @@ fn run(arguments: &[String]) -> Result<(), Error> {
     for shapes in [GPT2, LLAMA] {
         println!("{} ({} tokens of {})", shapes.name, shapes.b * shapes.t, shapes.d);
         bench.norms(&shapes)?;
+        if shapes.heads.head_dim == 64 {
+            bench.projection(&shapes)?;
+        }
         bench.rope(&shapes)?;
         bench.embedding(&shapes)?;
     }

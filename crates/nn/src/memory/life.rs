@@ -489,7 +489,13 @@ impl<'a> Life<'a> {
         let statistics = F32 * rows * t.next_multiple_of(128);
         let tile = 8192 / head_dim as u128;
         let tiles = rows * t.div_ceil(tile);
-        [statistics, statistics, F32 * tiles * 8192, F32 * (tiles + 1)].map(|bytes| self.scratch(bytes)).into()
+        let mut workspace = vec![statistics, statistics, F32 * tiles * 8192, F32 * (tiles + 1)];
+        let is_rotary = matches!(self.config.position, Position::Rope { .. });
+        if self.config.bias && !is_rotary && head_dim == 64 && !self.is_fp8(self.qkv, self.d) {
+            // The gradient of the projection's bias: sums over 64 rows each.
+            workspace.push(F32 * self.step.micro_batch_size as u128 * t.div_ceil(128) * 2 * self.qkv);
+        }
+        workspace.into_iter().map(|bytes| self.scratch(bytes)).collect()
     }
 
     fn embedding_backward(&mut self, d_stream: Piece) {

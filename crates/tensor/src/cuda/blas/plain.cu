@@ -64,30 +64,30 @@ extern "C" __global__ __launch_bounds__(256) void plain_matmul(
 
 // partial [gridDim.y, d]: sums over slices of the rows of x [n, d]. A warp reads 32 * WIDTH columns of a row, the eight
 // warps of a block every eighth row of the slice. Memory-bound: n * d * sizeof(IN) bytes.
-extern "C" __global__ __launch_bounds__(256) void partial_column_sums(
+extern "C" __global__ __launch_bounds__(256, BLOCKS) void partial_column_sums(
     float* partial, const IN* x, u64 n, u64 d, u64 stride, u64 slice) {
+    constexpr int BATCH = 8; // rows under way
     __shared__ float of_warp[8][32][WIDTH + 1];
     u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     u64 column = (u64(blockIdx.x) * 32 + lane) * WIDTH;
     u64 end = (blockIdx.y + 1) * slice < n ? (blockIdx.y + 1) * slice : n;
     float sum[WIDTH] = {};
     if (column < d) {
-        u64 row = blockIdx.y * slice + warp;
-        for (; row + 24 < end; row += 32) { // four rows under way
-            float values[4][WIDTH];
+        // All of a batch are under way, also of the last one: rows one by one would be waited for one by one.
+        const float zeros[WIDTH] = {};
+        for (u64 row = blockIdx.y * slice + warp; row < end; row += 8 * BATCH) {
+            Packed<IN, WIDTH> values[BATCH];
 #pragma unroll
-            for (int i = 0; i < 4; ++i) load(values[i], x + (row + 8 * i) * stride + column);
+            for (int i = 0; i < BATCH; ++i) {
+                if (row + 8 * i < end) load(values[i], x + (row + 8 * i) * stride + column);
+                else values[i].set(zeros);
+            }
 #pragma unroll
-            for (int i = 0; i < 4; ++i) {
+            for (int i = 0; i < BATCH; ++i) {
+                values[i].forget();
 #pragma unroll
                 for (int j = 0; j < WIDTH; ++j) sum[j] += values[i][j];
             }
-        }
-        for (; row < end; row += 8) {
-            float values[WIDTH];
-            load(values, x + row * stride + column);
-#pragma unroll
-            for (int j = 0; j < WIDTH; ++j) sum[j] += values[j];
         }
     }
 #pragma unroll

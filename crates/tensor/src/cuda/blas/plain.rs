@@ -9,6 +9,9 @@ use crate::{DType, Tensor};
 
 const PARTS: &[(&str, &str)] = &[ELEMENT, ("plain.cu", include_str!("plain.cu"))];
 
+/// Blocks of a multiprocessor that sum columns: with 64 registers a thread, and all blocks at once.
+const BLOCKS: usize = 4;
+
 fn cuda_type(dtype: DType) -> &'static str {
     if dtype == DType::Bf16 { "bf16" } else { "float" }
 }
@@ -23,7 +26,9 @@ fn product(input: DType, output: DType) -> Source {
 }
 
 fn sums(input: DType, output: DType, width: usize) -> Source {
-    source("column_sums", input, output, format!("-DWIDTH={width}"))
+    let mut source = source("column_sums", input, output, format!("-DWIDTH={width}"));
+    source.options.push(format!("-DBLOCKS={BLOCKS}"));
+    source
 }
 
 /// Sources for CI, with the architectures they must compile for.
@@ -109,7 +114,7 @@ fn sum_rows(context: &Arc<Context>, sums: Arg, output: DType, beta: f32, rows: &
     let width = (16 / dtype.bytes()).min(1 << elements.trailing_zeros().min(3));
     let source = self::sums(dtype, output, width);
     let tiles = d.div_ceil(32 * width);
-    let slices = (8 * context.n_multiprocessors() / tiles).clamp(1, n.div_ceil(32).max(1)).min(65_535);
+    let slices = (BLOCKS * context.n_multiprocessors() / tiles).clamp(1, n.div_ceil(32).max(1)).min(65_535);
     let slice = n.div_ceil(slices);
     let mut partial = Tensor::unspecified_on(crate::Device::Cuda(context.ordinal()), &[slices, d], DType::F32);
     let count = |x: usize| Arg::U64(x as u64);

@@ -398,3 +398,46 @@ fn heads_that_do_not_divide_are_refused() {
 fn a_tracked_tensor_cannot_go_through_a_cache() {
     cached_attention(&random(&[1, 1, 12], 1).tracked(), &heads(1, 1, 4), 1.0, &mut Vec::new(), &mut Vec::new());
 }
+
+#[test]
+fn on_every_device_projected_attention_equals_linear_and_attention() {
+    for case in cases() {
+        // Whole tiles of 128 and parts of them, one row, shared keys, heads whose kernels make no sums.
+        for (b, t, h, g, e) in [
+            (2, 1, 2, 2, 64),
+            (3, 150, 2, 1, 64),
+            (2, 256, 3, 3, 64),
+            (1, 1000, 2, 2, 64),
+            (1, 64, 1, 1, 33),
+            (2, 129, 1, 1, 128),
+        ] {
+            let (heads, d, scale) = (heads(h, g, e), 40, 1.0 / (e as f32).sqrt());
+            let c = heads.qkv_width();
+            let inputs = [random(&[b, t, d], 1), random(&[c, d], 2), random(&[c], 3)];
+            let inputs = inputs.map(|x| placed(&x, case));
+            let dy = placed(&random(&[b, t, heads.q_width()], 4), case);
+            let both = [true, false].map(|fused| {
+                let [x, weight, bias] = inputs.each_ref().map(Tensor::tracked);
+                let y = match fused {
+                    true => projected_attention(&x, &weight, Some(&bias), &heads, scale),
+                    false => attention(&ops::linear(&x, &weight, Some(&bias)), &heads, scale),
+                };
+                // Twice, so that gradients are added to.
+                let mut gradients = crate::Gradients::new();
+                ops::pull_back(&y, &dy).backward_into(1.0, &mut gradients);
+                let again = projected_attention(&x, &weight, Some(&bias), &heads, scale);
+                ops::pull_back(&again, &dy).backward_into(1.0, &mut gradients);
+                [y.detached()]
+                    .into_iter()
+                    .chain([x, weight, bias].map(|leaf| gradients.remove(&leaf).unwrap()))
+                    .collect::<Vec<_>>()
+            });
+            for (found, expected) in both[0].iter().zip(&both[1]).take(3) {
+                assert_close(found, expected, Tolerance::EXACT);
+            }
+            let what = format!("dbias {case:?} {:?}", (b, t, h, g, e));
+            // Before rounding or after it, in another order.
+            assert_near(&what, &both[0][3], &fetched(&both[1][3]), case.1);
+        }
+    }
+}

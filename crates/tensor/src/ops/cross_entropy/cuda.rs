@@ -1,5 +1,7 @@
 //! One block for a row at a time, which stays in shared memory as far as it fits.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use crate::cuda::{Arch, Arg, Context, ELEMENT, Source};
 use crate::ops::row_kernel::cuda_type;
 use crate::{DType, Tensor};
@@ -38,9 +40,18 @@ struct Shape {
 const THREADS: usize = 1024;
 const MAX_STAGES: usize = 4;
 
-/// Threads of a block, blocks of a multiprocessor and blocks of a cluster for wide rows on devices with clusters: what
-/// measured best.
-const WIDE: (usize, usize, usize) = (256, 4, 2);
+/// Threads of a block, blocks of a multiprocessor and blocks of a cluster for wide rows on devices with clusters.
+const WIDE: [(usize, usize, usize); N_WAYS - 1] = [(256, 4, 2), (512, 2, 1), (512, 2, 2), (1024, 1, 1), (256, 4, 4)];
+
+/// Ways to cut wide rows on Hopper, to be measured against each other: those of `WIDE`, and rows in registers.
+pub const N_WAYS: usize = 6;
+
+/// The one that is used.
+pub static WAY: AtomicUsize = AtomicUsize::new(0);
+
+fn wide() -> (usize, usize, usize) {
+    WIDE[WAY.load(Ordering::Relaxed).min(WIDE.len() - 1)]
+}
 
 impl Shape {
     /// For a device of that architecture.
@@ -50,7 +61,7 @@ impl Shape {
         let vectors = v.div_ceil(width);
         let threads = vectors.div_ceil(4).next_power_of_two().clamp(64, THREADS);
         let wide = arch == Arch::Sm90a && threads == THREADS && vector_bytes == 16;
-        let (threads, blocks, cluster) = if wide { WIDE } else { (threads, THREADS / threads, 1) };
+        let (threads, blocks, cluster) = if wide { self::wide() } else { (threads, THREADS / threads, 1) };
         let part = vectors.div_ceil(cluster);
         // The driver takes 1 KiB for each block, the kernel itself has less than 1 KiB.
         let capacity = (arch.shared_bytes() / blocks - 2048) / vector_bytes;
@@ -81,6 +92,42 @@ impl Shape {
     }
 }
 
+/// How the kernel for Hopper cuts rows of bf16: a block for each of them, which holds it in registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct HeldRows {
+    /// Vectors of 8 logits of a thread.
+    vectors: usize,
+    /// Rows in shared memory or on their way there.
+    rows: usize,
+    row_bytes: usize,
+}
+
+impl HeldRows {
+    /// The most vectors of a thread that leave it registers to work with.
+    const MOST: usize = 7;
+
+    /// For rows that are long enough for a block and of which two fit in shared memory.
+    fn of([logits, gradient]: [DType; 2], v: usize, stride: usize, arch: Arch) -> Option<Self> {
+        let (n_vectors, row_bytes) = (v.div_ceil(8), v.div_ceil(8) * 16);
+        let fits = [logits, gradient] == [DType::Bf16; 2] && stride.is_multiple_of(8) && arch == Arch::Sm90a;
+        if !fits || n_vectors <= 2 * THREADS {
+            return None;
+        }
+        // The driver takes 1 KiB, the kernel itself has less than 1 KiB.
+        let (vectors, rows) = (n_vectors.div_ceil(THREADS), (arch.shared_bytes() - 2048) / row_bytes);
+        let rows = rows.min(MAX_STAGES);
+        (vectors <= Self::MOST && rows >= 2).then_some(Self { vectors, rows, row_bytes })
+    }
+
+    fn source(&self) -> Source {
+        let parts = const { &[SM90, ELEMENT, ("cross_entropy_sm90.cu", include_str!("cross_entropy_sm90.cu"))] };
+        let options = vec![format!("-DVECTORS={}", self.vectors), format!("-DHELD_ROWS={}", self.rows)];
+        Source { name: "cross_entropy_rows", parts, options }
+    }
+}
+
+const SM90: (&str, &str) = ("sm90.cuh", include_str!("../../cuda/sm90.cuh"));
+
 /// Sources for CI, with the architectures they must compile for.
 pub(in crate::ops) fn sources() -> Vec<(Source, &'static [Arch])> {
     let cases = [
@@ -92,7 +139,11 @@ pub(in crate::ops) fn sources() -> Vec<(Source, &'static [Arch])> {
     let of = |arch, archs| {
         cases.map(|(logits, gradient, v)| (Shape::of(logits, v, v, arch).source(logits, gradient), archs))
     };
-    [of(Arch::Sm(80), Arch::PORTABLE), of(Arch::Sm90a, Arch::HOPPER)].concat()
+    let held = [50_304, 32_000, 20_000].map(|v| {
+        let held = HeldRows::of([DType::Bf16; 2], v, v, Arch::Sm90a).expect("rows that fit");
+        (held.source(), Arch::HOPPER)
+    });
+    [of(Arch::Sm(80), Arch::PORTABLE).to_vec(), of(Arch::Sm90a, Arch::HOPPER).to_vec(), held.to_vec()].concat()
 }
 
 /// The loss of each row goes to its place in `losses`.
@@ -143,10 +194,27 @@ fn launch(
         targets.dtype() == DType::U32 && first + n <= targets.len(),
         "cross_entropy: {n} rows need as many targets"
     );
+    let null = Arg::Pointer(0);
+    let held = HeldRows::of([logits, gradient], v, stride, context.arch());
+    if let Some(held) = held.filter(|_| WAY.load(Ordering::Relaxed) == N_WAYS - 1) {
+        let kernel = context.kernel(&held.source(), "cross_entropy_rows", held.rows * held.row_bytes);
+        let arguments = [
+            pointers.losses.map_or(null, |x| offset(x, first)),
+            pointers.gradient.unwrap_or(null),
+            pointers.logits,
+            offset(targets.into(), first),
+            n.into(),
+            v.into(),
+            stride.into(),
+            pointers.scale.into(),
+        ];
+        // SAFETY: as below; shared memory holds the rows that are there at a time, and rows start on 16 bytes.
+        unsafe { kernel.run([n.min(context.n_multiprocessors()), 1, 1], THREADS, &arguments) };
+        return;
+    }
     let shape = Shape::of(logits, v, stride, context.arch());
     let kernel = context.kernel(&shape.source(logits, gradient), "cross_entropy", shape.shared_bytes());
     let clusters = n.min(shape.blocks * context.n_multiprocessors() / shape.cluster);
-    let null = Arg::Pointer(0);
     let arguments = [
         pointers.losses.map_or(null, |x| offset(x, first)),
         pointers.gradient.unwrap_or(null),
@@ -188,6 +256,11 @@ mod tests {
                 assert!(shape.width * dtype.bytes() == 16 && shape.threads * shape.cluster <= THREADS);
             }
         }
+        for v in [16_385, 32_000, 50_257, 50_304, 57_344] {
+            let held = HeldRows::of([DType::Bf16; 2], v, v.next_multiple_of(8), Arch::Sm90a).expect("rows that fit");
+            assert!(held.rows * held.row_bytes + 2048 <= Arch::Sm90a.shared_bytes(), "{v}: {held:?}");
+        }
+        assert_eq!(HeldRows::of([DType::Bf16; 2], 128_256, 128_256, Arch::Sm90a), None);
         let shape = Shape::of(DType::Bf16, 50_304, 50_304, Arch::Sm90a);
         assert_eq!((shape.stages, shape.resident, shape.threads, shape.cluster), (1, 3144, 256, 2));
     }

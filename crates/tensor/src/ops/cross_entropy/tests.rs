@@ -120,6 +120,38 @@ fn every_device_equals_the_definition() {
 }
 
 #[test]
+fn every_way_to_cut_wide_rows_of_a_gpu_equals_the_definition() {
+    use std::sync::atomic::Ordering;
+    for case @ (device, dtype) in cases().into_iter().filter(|(device, _)| *device != Device::Cpu) {
+        for (n, v) in [(3, 16_392), (150, 20_000), (300, 50_304)] {
+            let few = random(&[2003], 1);
+            let logits = Tensor::from_fn(&[n, v], |i| few.f32s()[i % 2003] * 3.0 - (i / v) as f32);
+            let (logits, targets) = (rounded(&logits, dtype), some_targets(n, v));
+            let expected = by_definition(&logits, targets.u32s(), 3.0);
+            let expected_dlogits = gradient_by_definition(&logits, targets.u32s(), 1.0 / 3.0);
+            for way in 0..cuda::N_WAYS {
+                cuda::WAY.store(way, Ordering::Relaxed);
+                let mut in_place = placed(&logits, case).copied_to(device);
+                let losses = cross_entropy_in_place(&mut in_place, &targets.to(device), 3.0);
+                let found = fetched(&losses).f32s().iter().map(|&x| f64::from(x)).sum::<f64>() / 3.0;
+                let what = format!("[{n}, {v}], way {way}");
+                assert!((found - expected).abs() <= 2e-6 * (1.0 + expected), "{what}: {found}, expected {expected}");
+                let relative = if dtype == DType::Bf16 { 4e-3 } else { 1e-5 };
+                assert_close(&in_place, &expected_dlogits, Tolerance { absolute: 1e-7, relative });
+
+                let mut bad = logits.clone();
+                bad.f32s_mut()[v + 9] = [f32::NAN, f32::INFINITY][way % 2];
+                let mut bad = placed(&bad, case).copied_to(device);
+                let losses = fetched(&cross_entropy_in_place(&mut bad, &targets.to(device), 3.0));
+                assert!(!losses.f32s()[1].is_finite() && losses.f32s()[0].is_finite(), "{what}: {:?}", losses.f32s());
+                assert!(!fetched(&bad).f32s()[v..2 * v].iter().all(|x| x.is_finite()), "{what}");
+            }
+            cuda::WAY.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+#[test]
 fn two_passes_on_a_device_give_the_same_bits() {
     for case @ (device, _) in cases() {
         let (logits, targets) = (placed(&random(&[300, 2050], 1), case).tracked(), some_targets(300, 2050).to(device));

@@ -85,7 +85,7 @@ pub struct BackwardWorkspace {
     /// `[b, h, query tiles]`, then one for the next tile
     turns: Buffer<u32>,
     /// `[b, key tiles, 2, (h + 2g)·e]`, if the tiling has them: sums over 64 rows each
-    sums: Option<Buffer<f32>>,
+    pub(super) sums: Option<Buffer<f32>>,
 }
 
 impl BackwardWorkspace {

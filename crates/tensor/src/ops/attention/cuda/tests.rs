@@ -72,7 +72,8 @@ fn forward_and_backward_equal_the_definition() {
         let mut found_dqkv = Buffer::<bf16>::filled(&context, problem.qkv_len(), 0xff).expect("device memory");
         let forward = Forward::new(&context, e, true, ForwardTiling::of(e, t)).expect("compiled");
         forward.launch(&problem, &qkv, &mut found_y, &mut log_sum_exp).expect("launched");
-        for tiling in BackwardTiling::variants(e, t) {
+        let with_sums = |tiling| [BackwardTiling { sums: e == 64, ..tiling }, tiling];
+        for tiling in BackwardTiling::variants(e, t).into_iter().flat_map(with_sums) {
             let backward = Backward::new(&context, e, true, tiling).expect("compiled");
             let mut workspace = BackwardWorkspace::new(&context, &problem, tiling).expect("device memory");
             let mut results = Vec::new();
@@ -84,6 +85,15 @@ fn forward_and_backward_equal_the_definition() {
                 results.push(found_dqkv.to_vec().expect("done"));
             }
             let what = format!("dqkv {case:?} {tiling:?}");
+            if tiling.sums {
+                let width = heads.qkv_width();
+                let partial = workspace.sums.as_ref().expect("sums").to_vec().expect("done");
+                let sum_of =
+                    |values: &[f32], c| values.iter().skip(c).step_by(width).map(|&x| f64::from(x)).sum::<f64>() as f32;
+                let expected: Vec<f32> = (0..width).map(|c| sum_of(dqkv.f32s(), c)).collect();
+                let found = (0..width).map(|c| sum_of(&partial, c));
+                assert_near(&format!("sums of {what}"), found, &expected, 1e-2);
+            }
             assert_near(&what, results[0].iter().map(|x| x.to_f32()), dqkv.f32s(), 1e-2);
             assert!(results[0] == results[1], "{what}: two backward passes differ");
         }
