@@ -1,11 +1,16 @@
 //! Matrix products of two training steps on an NVIDIA GPU, as cuBLASLt proposes them and as measured:
-//! `cargo bench -p tensor --bench cuda_matmul -- [--quick] [--toolkit FOLDER] [--kernels FOLDER] [--choices]`.
+//! `cargo bench -p tensor --bench cuda_matmul -- [--quick] [--toolkit FOLDER] [--kernels FOLDER] [--choices] [--own]`.
+//!
+//! With `--own`, our own products beside cuBLASLt's instead.
 //!
 //! Device times of many launches between two events, on normal random numbers: zeros would draw less power and run
 //! faster. `dW` adds to gradients in f32. The sums at the end are what all products of a step take. Without a driver it
 //! says so and ends.
 
 #![allow(clippy::print_stdout)]
+
+#[path = "cuda_matmul/own.rs"]
+mod own;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -212,7 +217,14 @@ fn run(arguments: &[String]) -> Result<(), Error> {
     let value =
         |flag: &str| arguments.iter().position(|x| x == flag).and_then(|at| arguments.get(at + 1)).map(PathBuf::from);
     let has = |flag: &str| arguments.iter().any(|x| x == flag);
-    configure(Toolkit::find(&value("--toolkit").into_iter().collect::<Vec<_>>()), value("--kernels"));
+    let is_child = has("--own-child");
+    // So that no child compiles again what another one has.
+    let folder = value("--kernels").or_else(|| is_child.then(|| std::env::temp_dir().join("cupola-bench-kernels")));
+    configure(Toolkit::find(&value("--toolkit").into_iter().collect::<Vec<_>>()), folder);
+    if has("--own") && !is_child {
+        own::supervise(arguments);
+        return Ok(());
+    }
     let context = match context(0) {
         Ok(context) => context,
         Err(error @ Error::NoDevice { .. }) => {
@@ -222,6 +234,10 @@ fn run(arguments: &[String]) -> Result<(), Error> {
         Err(error) => return Err(error),
     };
     println!("{} · {} · {} multiprocessors", context.name(), context.arch(), context.n_multiprocessors());
+    if is_child {
+        let skip = arguments.iter().position(|x| x == "--skip").and_then(|at| arguments.get(at + 1));
+        return own::run(&context, has("--quick"), skip.map_or("", String::as_str));
+    }
     println!("{:<28} {:>6} {:>6} {:>6} as proposed → as measured", "product", "m", "n", "k");
     let normal = Rng::new(7, 1).normal(&[4_194_301], 1.0).f32s().to_vec();
     let mut bench = Bench { context: context.clone(), quick: has("--quick"), normal, step: [0.0; 3] };

@@ -248,7 +248,7 @@ impl Tensor {
     /// # Panics
     /// If they are on the CPU.
     #[track_caller]
-    pub(crate) fn device_pointer(&self) -> u64 {
+    pub fn device_pointer(&self) -> u64 {
         match &*self.storage {
             Storage::CudaF32(x) => x.pointer(),
             Storage::CudaBf16(x) => x.pointer(),

@@ -24,6 +24,7 @@ mod graph;
 mod upload;
 mod spent;
 pub mod blas;
+pub mod gemm;
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -241,7 +242,7 @@ impl Drop for Context {
 
 /// Every kernel there is, with the architectures for which it must compile.
 pub fn sources() -> Vec<(Source, &'static [Arch])> {
-    [blas::sources(), crate::random::cuda::sources(), crate::ops::cuda_sources()].concat()
+    [blas::sources(), gemm::sources(), crate::random::cuda::sources(), crate::ops::cuda_sources()].concat()
 }
 
 /// The value, or the error on its way to [`catch`].

@@ -36,6 +36,26 @@ __device__ __forceinline__ void mbarrier_arrive(u32 barrier) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
+#ifdef BOUNDED_WAITS
+// For a kernel under test: a wait of more than about two seconds ends it instead of hanging.
+__device__ __forceinline__ void mbarrier_wait(u32 barrier, u32 parity) {
+    const long long start = clock64();
+    while (true) {
+        u32 done;
+        asm volatile(
+            "{\n"
+            ".reg .pred done;\n"
+            "mbarrier.try_wait.parity.shared::cta.b64 done, [%1], %2;\n"
+            "selp.u32 %0, 1, 0, done;\n"
+            "}\n"
+            : "=r"(done)
+            : "r"(barrier), "r"(parity)
+            : "memory");
+        if (done) break;
+        if (clock64() - start > 4000000000ll) asm volatile("trap;");
+    }
+}
+#else
 __device__ __forceinline__ void mbarrier_wait(u32 barrier, u32 parity) {
     asm volatile(
         "{\n"
@@ -49,6 +69,7 @@ __device__ __forceinline__ void mbarrier_wait(u32 barrier, u32 parity) {
         "r"(parity)
         : "memory");
 }
+#endif
 
 // A place in a ring: the slot and the parity of its current phase.
 template <int SLOTS>
@@ -57,6 +78,11 @@ struct Ring {
     u32 phase = 0;
     __device__ void advance() {
         if (++slot == SLOTS) slot = 0, phase ^= 1;
+    }
+    __device__ void skip(int places) {
+        slot += places;
+        phase ^= slot / SLOTS & 1;
+        slot %= SLOTS;
     }
 };
 
@@ -74,6 +100,32 @@ __device__ __forceinline__ void named_barrier_arrive(int id, int threads) {
     asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
+// ---- clusters of blocks ----
+
+__device__ __forceinline__ u32 rank_in_cluster() {
+    u32 rank;
+    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    return rank;
+}
+
+// All threads of all blocks are here; whole warps.
+__device__ __forceinline__ void wait_for_cluster() {
+    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
+// At the barrier that is at the same place in block `rank`.
+__device__ __forceinline__ void mbarrier_arrive_at(u32 barrier, u32 rank) {
+    asm volatile(
+        "{\n"
+        ".reg .b32 there;\n"
+        "mapa.shared::cluster.u32 there, %0, %1;\n"
+        "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
+        "}\n" ::"r"(barrier),
+        "r"(rank)
+        : "memory");
+}
+
 // ---- the copy engine ----
 
 __device__ __forceinline__ void prefetch_tensor_map(const TensorMap& map) {
@@ -86,6 +138,17 @@ __device__ __forceinline__ void copy_box_to_shared(u32 to, const TensorMap& map,
         "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], "
         "[%2];" ::"r"(to),
         "l"(reinterpret_cast<u64>(&map)), "r"(barrier), "r"(x), "r"(y), "r"(z)
+        : "memory");
+}
+
+// The same into every block of the cluster whose bit is set: to the same place, with the bytes counted by the barrier at the
+// same place.
+__device__ __forceinline__ void copy_box_to_blocks(u32 to, const TensorMap& map, int x, int y, int z, u32 barrier,
+                                                   unsigned short blocks) {
+    asm volatile(
+        "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster [%0], "
+        "[%1, {%3, %4, %5}], [%2], %6;" ::"r"(to),
+        "l"(reinterpret_cast<u64>(&map)), "r"(barrier), "r"(x), "r"(y), "r"(z), "h"(blocks)
         : "memory");
 }
 
@@ -103,6 +166,15 @@ __device__ __forceinline__ void copy_box_to_global(const TensorMap& map, int x, 
                      reinterpret_cast<u64>(&map)),
                  "r"(from), "r"(x), "r"(y), "r"(z)
                  : "memory");
+}
+
+// The same, added to what is there: one rounding each.
+__device__ __forceinline__ void add_box_to_global(const TensorMap& map, int x, int y, int z, u32 from) {
+    asm volatile(
+        "cp.reduce.async.bulk.tensor.3d.global.shared::cta.add.tile.bulk_group [%0, {%2, %3, %4}], [%1];" ::"l"(
+            reinterpret_cast<u64>(&map)),
+        "r"(from), "r"(x), "r"(y), "r"(z)
+        : "memory");
 }
 
 // Contiguous bytes, 16-byte aligned, a multiple of 16.
@@ -132,6 +204,12 @@ __device__ __forceinline__ void copy_commit() {
 // Until shared memory may be written again.
 __device__ __forceinline__ void copy_wait_read() {
     asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+}
+
+// Until all but the last `PENDING` groups have been read.
+template <int PENDING>
+__device__ __forceinline__ void copy_wait_read_but() {
+    asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(PENDING) : "memory");
 }
 
 // Until the writes are visible.
@@ -245,6 +323,11 @@ __device__ __forceinline__ void pin(u32 (&x)[LEN]) {
 #define NAMES64 \
     NAMES32 ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, " \
             "%52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define NAMES128 \
+    NAMES64 ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, %83, " \
+            "%84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, %96, %97, %98, %99, %100, %101, %102, %103, " \
+            "%104, %105, %106, %107, %108, %109, %110, %111, %112, %113, %114, %115, %116, %117, %118, %119, %120, " \
+            "%121, %122, %123, %124, %125, %126, %127"
 #define WGMMA(n, d, a, b, keep, flags) \
     "{\n.reg .pred keep;\nsetp.ne.b32 keep, " keep ", 0;\n" \
     "wgmma.mma_async.sync.aligned.m64n" n "k16.f32.bf16.bf16 {" d "}, " a ", " b ", keep, 1, 1, " flags ";\n}\n"
@@ -260,6 +343,12 @@ template <int A_BY_COLUMNS, int B_BY_COLUMNS>
 __device__ __forceinline__ void wgmma(float (&d)[64], u64 a, u64 b, bool keep) {
     asm volatile(WGMMA("128", NAMES64, "%64", "%65", "%66", "%67, %68")
                  : FLOATS32(d, 0), FLOATS32(d, 32)
+                 : "l"(a), "l"(b), "r"(static_cast<int>(keep)), "n"(A_BY_COLUMNS), "n"(B_BY_COLUMNS));
+}
+template <int A_BY_COLUMNS, int B_BY_COLUMNS>
+__device__ __forceinline__ void wgmma(float (&d)[128], u64 a, u64 b, bool keep) {
+    asm volatile(WGMMA("256", NAMES128, "%128", "%129", "%130", "%131, %132")
+                 : FLOATS32(d, 0), FLOATS32(d, 32), FLOATS32(d, 64), FLOATS32(d, 96)
                  : "l"(a), "l"(b), "r"(static_cast<int>(keep)), "n"(A_BY_COLUMNS), "n"(B_BY_COLUMNS));
 }
 
@@ -292,6 +381,20 @@ __device__ __forceinline__ void store_tiles(u32 address, u32 tile_bytes, const u
         const u32 to = address + (i / 16) * tile_bytes + row * 128 + (((i / 2 % 8 + chunk) ^ (row % 8)) << 4);
         asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(packed[i]),
                      "r"(packed[i + 1]), "r"(packed[i + 2]), "r"(packed[i + 3])
+                     : "memory");
+    }
+}
+
+// Reads a 64-column tile as `store_tiles` writes it.
+__device__ __forceinline__ void load_tile(u32 (&packed)[16], u32 address) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+    const int row = 16 * warp + lane % 16, chunk = lane / 16;
+#pragma unroll
+    for (int i = 0; i < 16; i += 4) {
+        const u32 from = address + row * 128 + (((i / 2 + chunk) ^ (row % 8)) << 4);
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(packed[i]), "=r"(packed[i + 1]), "=r"(packed[i + 2]), "=r"(packed[i + 3])
+                     : "r"(from)
                      : "memory");
     }
 }

@@ -28,6 +28,7 @@ mod weighted_sum;
 mod pull_back;
 
 pub use crate::cuda::blas::WORKSPACE_BYTES as MATMUL_WORKSPACE_BYTES;
+pub(crate) use activation::cuda::FUNCTIONS as ACTIVATION_FUNCTIONS;
 pub use activation::{Activation, activation};
 pub use adamw::{ADAMW_STEP_NUMBERS, AdamW, AdamWTensors, adamw, adamw_step_numbers};
 pub(crate) use add::add_into;

@@ -6,7 +6,7 @@ use crate::ops::flat_kernel::{self, FLAT, full_width};
 use crate::{DType, Tensor};
 
 /// The functions on one element.
-pub(in crate::ops) const FUNCTIONS: (&str, &str) = ("functions.cuh", include_str!("functions.cuh"));
+pub(crate) const FUNCTIONS: (&str, &str) = ("functions.cuh", include_str!("functions.cuh"));
 const FILE: (&str, &str) = ("activation.cu", include_str!("activation.cu"));
 
 fn source(activation: Activation, dtype: DType, gradient: DType) -> Source {
