@@ -81,8 +81,8 @@ fn busy(what: &str) {
 fn tilings() -> Vec<Tiling> {
     let mut all = Tiling::ALL.to_vec();
     let [wide, _, turns] = Tiling::ALL;
-    all.push(Tiling { name: "128x128 turns, alone", share: Share::Nothing, ..turns });
-    all.push(Tiling { name: "64x256 turns", wg_rows: 64, ping_pong: true, ..wide });
+    all.push(Tiling { name: "128x128 alone", share: Share::Nothing, ..turns });
+    all.push(Tiling { name: "64x256 in turns", wg_rows: 64, ping_pong: true, ..wide });
     all
 }
 

@@ -6,7 +6,7 @@
 // results while the other one multiplies.
 //
 // Bound by the matrix units and, at 8192³, by power: what is moved for an operation matters. A tile of 128 × 256 in a
-// cluster that shares B reads 32 bytes of the L2 a cycle and multiprocessor.
+// cluster that shares B reads 32 bytes from the L2 in a cycle of a multiprocessor.
 //
 // Every sum runs over k from 0 up. With SPLITS each part of k gives a plane of partial sums, joined later in their order.
 //
@@ -371,6 +371,8 @@ __device__ void multiply(Shared& shared, const TensorMap& out_map, const TensorM
                         p.sums[static_cast<long long>(row / WG_ROWS) * p.n + column + i] =
                             of_warp[0][i] + of_warp[1][i] + of_warp[2][i] + of_warp[3][i];
                     }
+                    // With more products the next slice's own barrier keeps its sums out until these have been read.
+                    if (N_PRODUCTS == 1) named_barrier_sync(own, 128);
                 }
                 slots.advance();
             }

@@ -3,6 +3,8 @@
 //! bf16 operands in every order, sums in f32. The same product in the same tiling gives the same bits.
 
 mod tiling;
+#[cfg(test)]
+mod tests;
 
 use std::ffi::c_void;
 use std::mem::MaybeUninit;
