@@ -136,13 +136,3 @@ pub(crate) fn join_column_sums(sums: &mut Tensor, beta: f32, partial: u64, n: us
     let (context, d, source) = (sums.cuda().clone(), sums.len(), self::sums(DType::F32, sums.dtype(), 4));
     join(&context, &source, sums.into(), beta, Arg::Pointer(partial), [n, d]);
 }
-
-/// `sums: [d]`, f32 or bf16 `←` the sums of the rows of `partial: [n, d]`, in their order.
-pub(in crate::cuda) fn join_column_sums(context: &Arc<Context>, sums: &mut Tensor, partial: &Tensor) {
-    let ((n, d), dtype) = (partial.rows(), sums.dtype());
-    assert!(sums.len() == d, "join_column_sums: expected [{d}], not {:?}", sums.shape());
-    let source = self::sums(dtype, dtype, 1);
-    let arguments = [sums.into(), 0.0.into(), partial.into(), Arg::U64(n as u64), Arg::U64(d as u64)];
-    // SAFETY: sums is [d], the partial sums [n, d].
-    unsafe { context.kernel(&source, "join_column_sums", 0).run([d.div_ceil(32), 1, 1], 256, &arguments) };
-}

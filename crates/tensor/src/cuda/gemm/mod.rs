@@ -270,7 +270,7 @@ pub fn multiply(product: OwnProduct<'_>, tiling: &Tiling, bounded_waits: bool) {
         unsafe { context.kernel(&join_source(), "join_parts", 0).run([count.div_ceil(1024), 1, 1], 256, &arguments) };
     }
     if let (Some(sums), Some(partial)) = (sums, &partial) {
-        join_column_sums(&context, sums, partial);
+        join_column_sums(sums, 0.0, partial.device_pointer(), partial.rows().0);
     }
 }
 
