@@ -8,66 +8,79 @@ use crate::{DType, Tensor};
 
 /// All that distinguishes one product from another, but for addresses and `beta`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Key {
-    pub(super) m: usize,
-    pub(super) n: usize,
-    pub(super) k: usize,
+pub(in crate::cuda) struct Key {
+    pub(in crate::cuda) m: usize,
+    pub(in crate::cuda) n: usize,
+    pub(in crate::cuda) k: usize,
     /// Of both operands, unless they are `fp8`.
-    pub(super) input: DType,
-    pub(super) fp8: Option<Fp8>,
-    pub(super) output: DType,
-    pub(super) a: Operand,
-    pub(super) b: Operand,
-    pub(super) out: Operand,
-    pub(super) epilogue: Kind,
+    pub(in crate::cuda) input: DType,
+    pub(in crate::cuda) fp8: Option<Fp8>,
+    pub(in crate::cuda) output: DType,
+    pub(in crate::cuda) a: Operand,
+    pub(in crate::cuda) b: Operand,
+    pub(in crate::cuda) out: Operand,
+    pub(in crate::cuda) epilogue: Kind,
 }
 
 /// What distinguishes products of 8-bit numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Fp8 {
-    pub(super) a: Fp8Format,
-    pub(super) b: Fp8Format,
+pub(in crate::cuda) struct Fp8 {
+    pub(in crate::cuda) a: Fp8Format,
+    pub(in crate::cuda) b: Fp8Format,
     /// Whether sums may have fewer bits than f32.
-    pub(super) fast_sums: bool,
+    pub(in crate::cuda) fast_sums: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Operand {
-    pub(super) stride: usize,
-    pub(super) transposed: bool,
+pub(in crate::cuda) struct Operand {
+    pub(in crate::cuda) stride: usize,
+    pub(in crate::cuda) transposed: bool,
     /// Bytes: a power of two that divides the address.
-    pub(super) alignment: u32,
+    pub(in crate::cuda) alignment: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Kind {
+pub(in crate::cuda) enum Kind {
     None,
     Bias,
     Gelu { bias: bool, kept: bool },
     GeluGradient { sums: bool },
     RowSums,
+    SwiGlu { kept: bool },
+    SwiGluGradient,
 }
 
 impl Kind {
     /// Whether it reads or writes a second matrix of the size of the output.
-    pub(super) fn has_pre_activation(self) -> bool {
-        matches!(self, Kind::Gelu { kept: true, .. } | Kind::GeluGradient { .. })
+    pub(in crate::cuda) fn has_pre_activation(self) -> bool {
+        matches!(
+            self,
+            Kind::Gelu { kept: true, .. }
+                | Kind::GeluGradient { .. }
+                | Kind::SwiGlu { kept: true }
+                | Kind::SwiGluGradient
+        )
+    }
+
+    /// Whether only our own kernels have it.
+    pub(in crate::cuda) fn is_gated(self) -> bool {
+        matches!(self, Kind::SwiGlu { .. } | Kind::SwiGluGradient)
     }
 
     /// Whether it sums rows or columns, which can be a step of its own.
-    pub(super) fn has_sums(self) -> bool {
+    pub(in crate::cuda) fn has_sums(self) -> bool {
         matches!(self, Kind::RowSums | Kind::GeluGradient { sums: true })
     }
 
     /// Whether it reads or writes a vector.
-    pub(super) fn has_vector(self) -> bool {
+    pub(in crate::cuda) fn has_vector(self) -> bool {
         matches!(self, Kind::Bias | Kind::Gelu { bias: true, .. }) || self.has_sums()
     }
 }
 
 impl Key {
     #[track_caller]
-    pub(super) fn of(product: &Product<'_>) -> Self {
+    pub(in crate::cuda) fn of(product: &Product<'_>) -> Self {
         let Product { m, n, k, a, b, out, epilogue, .. } = product;
         let (input, output) = (a.tensor.dtype(), out.tensor.dtype());
         let operand = |tensor: &Tensor, offset: usize, stride, transposed| {
@@ -92,16 +105,27 @@ impl Key {
                 }
                 Epilogue::GeluGradient { column_sums, .. } => Kind::GeluGradient { sums: column_sums.is_some() },
                 Epilogue::RowSums(_) => Kind::RowSums,
+                Epilogue::SwiGlu { gate_up } => Kind::SwiGlu { kept: gate_up.is_some() },
+                Epilogue::SwiGluGradient { .. } => Kind::SwiGluGradient,
             },
         }
     }
 
     /// Whether there is no sum of any term.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::cuda) fn is_empty(&self) -> bool {
         [self.m, self.n, self.k].contains(&0)
     }
 
-    pub(super) fn without_sums(&self) -> Self {
+    /// Columns of the output.
+    pub(in crate::cuda) fn out_columns(&self) -> usize {
+        match self.epilogue {
+            Kind::SwiGlu { .. } => self.n / 2,
+            Kind::SwiGluGradient => 2 * self.n,
+            _ => self.n,
+        }
+    }
+
+    pub(in crate::cuda) fn without_sums(&self) -> Self {
         let epilogue = match self.epilogue {
             Kind::RowSums => Kind::None,
             Kind::GeluGradient { .. } => Kind::GeluGradient { sums: false },
@@ -112,7 +136,7 @@ impl Key {
 }
 
 /// As much as cuBLASLt cares for.
-pub(super) fn alignment(pointer: u64) -> u32 {
+pub(in crate::cuda) fn alignment(pointer: u64) -> u32 {
     1 << pointer.trailing_zeros().min(8)
 }
 
@@ -141,6 +165,9 @@ impl fmt::Display for Key {
             Kind::GeluGradient { sums: false } => "gelu_gradient",
             Kind::GeluGradient { sums: true } => "gelu_gradient_sums",
             Kind::RowSums => "row_sums",
+            Kind::SwiGlu { kept: false } => "swiglu",
+            Kind::SwiGlu { kept: true } => "swiglu_kept",
+            Kind::SwiGluGradient => "swiglu_gradient",
         };
         write!(f, " {epilogue}")
     }

@@ -12,6 +12,7 @@ use super::plan::Plan;
 use super::tune::Choice;
 use crate::Error;
 use crate::cuda::Context;
+use crate::cuda::gemm::{self, Tiling};
 
 /// What algorithms may use beside their operands. Hopper's want 32 MiB; more lets long sums be split.
 pub const WORKSPACE_BYTES: usize = 64 << 20;
@@ -27,6 +28,8 @@ pub(in crate::cuda) struct Blas {
     /// By the text of a key: choices of an earlier run.
     pub(super) chosen: HashMap<String, Choice>,
     pub(super) autotune: bool,
+    /// Whether only cuBLASLt's algorithms are measured.
+    pub(super) without_own: bool,
 }
 
 /// The opened library.
@@ -40,6 +43,12 @@ pub(super) struct Library {
 /// How a product is computed.
 pub(super) enum Way {
     Planned(Plan),
+    /// By our own kernel for Hopper, except where `beta` is none of its own.
+    Own {
+        tiling: Tiling,
+        instead: Option<Plan>,
+        tuned: bool,
+    },
     /// In two steps, or by our own kernel: cuBLASLt does not have it.
     Unsupported,
     /// In two steps, because they were measured to be faster.
@@ -50,6 +59,7 @@ impl Way {
     fn is_measured(&self) -> bool {
         match self {
             Way::Planned(plan) => plan.tuned,
+            Way::Own { tuned, .. } => *tuned,
             Way::Unsupported => false,
             Way::Separate => true,
         }
@@ -70,9 +80,14 @@ impl Blas {
             if self.ways.len() >= MAX_UNMEASURED {
                 self.ways.retain(|_, way| way.is_measured());
             }
-            let way = match Plan::new(&library, key, pointers)? {
-                None => Way::Unsupported,
-                Some(mut plan) => match self.chosen.get(&key.to_string()) {
+            let fits = gemm::fits(context, key, 0.0);
+            let way = match (Plan::new(&library, key, pointers)?, self.chosen.get(&key.to_string())) {
+                (instead, Some(Choice::Own(tiling))) if fits => Way::Own { tiling: *tiling, instead, tuned: true },
+                (None, _) if fits && key.epilogue.is_gated() => {
+                    Way::Own { tiling: Tiling::ALL[0], instead: None, tuned: false }
+                }
+                (None, _) => Way::Unsupported,
+                (Some(mut plan), choice) => match choice {
                     Some(Choice::Separate) if key.epilogue.has_sums() => Way::Separate,
                     Some(Choice::Algorithm { version, data }) if *version == library.version => {
                         plan.choose_checked(&library, *data);
@@ -87,7 +102,13 @@ impl Blas {
             self.tune(context, &library, key, pointers, beta)?;
         }
         match self.ways.get_mut(key) {
-            Some(Way::Planned(plan)) => plan.run(context, &library, key, pointers, beta).map(|()| true),
+            Some(Way::Own { tiling, .. }) if gemm::fits(context, key, beta) => {
+                gemm::launch(context, key, pointers, beta, tiling, false);
+                Ok(true)
+            }
+            Some(Way::Planned(plan) | Way::Own { instead: Some(plan), .. }) => {
+                plan.run(context, &library, key, pointers, beta).map(|()| true)
+            }
             _ => Ok(false),
         }
     }

@@ -7,9 +7,10 @@
 //! - Sums are in f32, and products of f32 are products of f32, not of TF32.
 //! - The same product gives the same bits: one algorithm for a `Key`, chosen once, without atomic sums.
 //! - Any size works: what cuBLASLt refuses, a simple kernel of ours does (`plain`).
+//! - On Hopper our own products (`cuda::gemm`) are among the algorithms that are measured, and alone have SwiGLU.
 
 mod fp8;
-mod key;
+pub(super) mod key;
 mod library;
 mod plain;
 mod plan;
@@ -20,12 +21,13 @@ mod tests;
 pub use fp8::{Fp8Matrix, Fp8Product, matmul_fp8};
 pub use plain::column_sums;
 pub(crate) use plain::join_column_sums;
+pub(super) use plain::write_column_sums;
 pub(crate) use plain::sources;
 
 use std::sync::Arc;
 
-use super::{Context, or_unwind};
-use crate::{DType, Tensor};
+use super::{Arch, Context, gemm, or_unwind};
+use crate::{DType, Device, Tensor};
 use key::Key;
 pub(super) use library::Blas;
 pub use library::WORKSPACE_BYTES;
@@ -107,13 +109,30 @@ pub enum Epilogue<'a> {
     },
     /// Writes the sums over k of the left operand, `[m]`: with `a = dyᵀ` that is the gradient of a bias.
     RowSums(&'a mut Tensor),
+    /// `out[m, n/2] = silu(gate) · up`, the halves of `a·b`, where [`has_swiglu`] says so.
+    SwiGlu {
+        /// `[m, n]`: gate and up are written there.
+        gate_up: Option<&'a mut Tensor>,
+    },
+    /// `out[m, 2n]`: the gradients of gate and up, if `a·b` is that of `silu(gate) · up`; where [`has_swiglu`] says so.
+    SwiGluGradient {
+        /// `[m, 2n]`
+        gate_up: &'a Tensor,
+    },
+}
+
+/// Whether products can be asked for SwiGLU, forward and backward, over `d` model and `f` feed-forward columns of `x`'s
+/// device and dtype.
+pub fn has_swiglu(x: &Tensor, d: usize, f: usize) -> bool {
+    let aligned = d > 0 && f > 0 && d.is_multiple_of(8) && f.is_multiple_of(8) && x.rows().0 > 0;
+    aligned && x.device() != Device::Cpu && x.dtype() == DType::Bf16 && x.cuda().arch() == Arch::Sm90a
 }
 
 /// `out ← beta · out + op(a)·op(b)`, where with `beta = 0` the old elements are not read.
 pub struct Product<'a> {
     /// Rows of the output.
     pub m: usize,
-    /// Columns of the output.
+    /// Columns of the product, and of the output but for SwiGLU.
     pub n: usize,
     /// Terms of each sum.
     pub k: usize,
@@ -121,25 +140,26 @@ pub struct Product<'a> {
     pub a: Matrix<'a>,
     /// `[k, n]` once transposed, if it is. Of the dtype of `a`.
     pub b: Matrix<'a>,
-    /// `[m, n]`, f32 or the dtype of `a`.
+    /// `[m, n]` unless SwiGLU says otherwise, f32 or the dtype of `a`.
     pub out: MatrixMut<'a>,
-    /// Factor of the old elements: with a GELU only 0.
+    /// Factor of the old elements: with a GELU or SwiGLU only 0.
     pub beta: f32,
     /// What else is done.
     pub epilogue: Epilogue<'a>,
 }
 
 /// The numbers that a product needs on the device.
-struct Pointers {
-    a: u64,
-    b: u64,
-    out: u64,
+#[derive(Clone, Copy)]
+pub(super) struct Pointers {
+    pub(super) a: u64,
+    pub(super) b: u64,
+    pub(super) out: u64,
     /// Of the bias or of row sums; 0 if there is none.
-    vector: u64,
-    pre_activation: u64,
+    pub(super) vector: u64,
+    pub(super) pre_activation: u64,
     /// Of one f32 each: factors of 8-bit operands; 0 for others.
-    scale_a: u64,
-    scale_b: u64,
+    pub(super) scale_a: u64,
+    pub(super) scale_b: u64,
 }
 
 /// Asks for a product, after all work asked for before. Does not wait, and may be recorded in a graph.
@@ -155,6 +175,7 @@ pub fn matmul(mut product: Product<'_>) {
     if !key.is_empty() && or_unwind(run(&context, &key, &pointers, beta)) {
         return;
     }
+    assert!(!key.epilogue.is_gated(), "matmul: no such product here, ask `has_swiglu` first: {key}");
     let alone = key.without_sums();
     let two_steps = alone != key;
     if !two_steps || alone.is_empty() || !or_unwind(run(&context, &alone, &pointers, beta)) {
@@ -163,6 +184,23 @@ pub fn matmul(mut product: Product<'_>) {
     if two_steps {
         plain::sums_of_epilogue(&context, &key, &pointers);
     }
+}
+
+/// The product by our own kernel in a given tiling. With `bounded_waits` a kernel that would hang is ended after about two
+/// seconds, and with it all of this process's work on the device. Returns whether there is such a kernel for it.
+///
+/// # Panics
+/// As [`matmul`].
+#[track_caller]
+pub fn matmul_tiled(mut product: Product<'_>, tiling: &gemm::Tiling, bounded_waits: bool) -> bool {
+    let context = product.a.tensor.cuda().clone();
+    let key = Key::of(&product);
+    let pointers = check(&mut product);
+    let fits = !key.is_empty() && gemm::fits(&context, &key, product.beta);
+    if fits {
+        gemm::launch(&context, &key, &pointers, product.beta, tiling, bounded_waits);
+    }
+    fits
 }
 
 /// `false` if cuBLASLt cannot do it, or does it slower than in two steps.
@@ -191,7 +229,12 @@ fn check(product: &mut Product<'_>) -> Pointers {
         matrix.tensor.device_pointer() + (matrix.offset * input.bytes()) as u64
     };
     let (a, b) = (of("a", a, (m, k)), of("b", b, (k, n)));
-    check_bounds("out", out.tensor.len(), out.offset, out.stride, m, n);
+    let out_columns = match epilogue {
+        Epilogue::SwiGlu { .. } => n / 2,
+        Epilogue::SwiGluGradient { .. } => 2 * n,
+        _ => n,
+    };
+    check_bounds("out", out.tensor.len(), out.offset, out.stride, m, out_columns);
     assert!(out.tensor.is_unique(), "matmul: the output of shape {:?} is shared", out.tensor.shape());
     let out = out.tensor.device_pointer() + (out.offset * output.bytes()) as u64;
 
@@ -202,21 +245,22 @@ fn check(product: &mut Product<'_>) -> Pointers {
         );
         x.device_pointer()
     };
-    let matrix = |x: &Tensor| {
+    let matrix = |x: &Tensor, columns: usize| {
         assert!(
-            x.len() == m * n && x.dtype() == output && *beta == 0.0,
-            "matmul: beside an output [{m}, {n}] of {output} without beta expected as many numbers, not {x:?}"
+            x.len() == m * columns && x.dtype() == output && *beta == 0.0,
+            "matmul: beside an output of {output} without beta expected [{m}, {columns}], not {x:?}"
         );
         x.device_pointer()
+    };
+    let matrix_mut = |x: &mut Tensor| {
+        assert!(x.is_unique(), "matmul: the pre-activation is shared");
+        matrix(x, n)
     };
     let (vector, pre_activation) = match epilogue {
         Epilogue::None => (0, 0),
         Epilogue::Bias(bias) => (vector(bias, n), 0),
         Epilogue::Gelu { bias, pre_activation } => {
-            let kept = pre_activation.as_mut().map_or(0, |x| {
-                assert!(x.is_unique(), "matmul: the pre-activation is shared");
-                matrix(x)
-            });
+            let kept = pre_activation.as_mut().map_or(0, |x| matrix_mut(x));
             (bias.map_or(0, |bias| vector(bias, n)), kept)
         }
         Epilogue::GeluGradient { pre_activation, column_sums } => {
@@ -224,12 +268,14 @@ fn check(product: &mut Product<'_>) -> Pointers {
                 assert!(sums.is_unique(), "matmul: the column sums are shared");
                 vector(sums, n)
             });
-            (sums, matrix(pre_activation))
+            (sums, matrix(pre_activation, n))
         }
         Epilogue::RowSums(sums) => {
             assert!(sums.is_unique() && transposed, "matmul: row sums are of an unshared transposed operand");
             (vector(sums, m), 0)
         }
+        Epilogue::SwiGlu { gate_up } => (0, gate_up.as_mut().map_or(0, |x| matrix_mut(x))),
+        Epilogue::SwiGluGradient { gate_up } => (0, matrix(gate_up, 2 * n)),
     };
     Pointers { a, b, out, vector, pre_activation, scale_a: 0, scale_b: 0 }
 }

@@ -47,6 +47,7 @@ pub(super) fn matmul(context: &Arc<Context>, key: &Key, pointers: &Pointers, bet
         Kind::Bias => 1,
         Kind::Gelu { .. } => 2,
         Kind::GeluGradient { .. } => 3u32,
+        Kind::SwiGlu { .. } | Kind::SwiGluGradient => unreachable!("the plain kernel is not asked for SwiGLU"),
     };
     let count = |x: usize| Arg::U64(x as u64);
     let arguments = [
@@ -135,4 +136,11 @@ fn join(context: &Arc<Context>, source: &Source, sums: Arg, beta: f32, partial: 
 pub(crate) fn join_column_sums(sums: &mut Tensor, beta: f32, partial: u64, n: usize) {
     let (context, d, source) = (sums.cuda().clone(), sums.len(), self::sums(DType::F32, sums.dtype(), 4));
     join(&context, &source, sums.into(), beta, Arg::Pointer(partial), [n, d]);
+}
+
+/// Writes the sums of the rows of `partial: [n, d]` of f32, in their order, as `[d]` numbers of `dtype` at `sums`.
+pub(in crate::cuda) fn write_column_sums(context: &Arc<Context>, sums: u64, dtype: DType, partial: &Tensor) {
+    let (n, d) = partial.rows();
+    let source = self::sums(DType::F32, dtype, 1);
+    join(context, &source, Arg::Pointer(sums), 0.0, partial.into(), [n, d]);
 }

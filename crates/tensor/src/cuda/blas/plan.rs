@@ -28,6 +28,9 @@ pub(super) struct Plan {
 impl Plan {
     /// `None` if cuBLASLt has no algorithm for it.
     pub(super) fn new(library: &Library, key: &Key, pointers: &Pointers) -> Result<Option<Self>, Error> {
+        if key.epilogue.is_gated() {
+            return Ok(None);
+        }
         // Its rule for the second matrix of an epilogue; f32 is not worth the question.
         if key.epilogue.has_pre_activation() && (!key.n.is_multiple_of(8) || key.output == DType::F32) {
             return Ok(None);
@@ -151,6 +154,7 @@ impl Description {
             Kind::GeluGradient { sums: false } => sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_DGELU,
             Kind::GeluGradient { sums: true } => sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_DGELU_BGRAD,
             Kind::RowSums => sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BGRADB,
+            Kind::SwiGlu { .. } | Kind::SwiGluGradient => unreachable!("cuBLASLt is not asked for SwiGLU"),
         };
         this.set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue)?;
         if key.epilogue.has_pre_activation() {

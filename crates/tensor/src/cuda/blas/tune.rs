@@ -10,7 +10,8 @@ use cudarc::cublaslt::sys;
 use super::key::Key;
 use super::library::{Blas, Library, Way};
 use super::{Pointers, plain};
-use crate::cuda::{Buffer, Context, Event};
+use crate::cuda::gemm::{self, Tiling};
+use crate::cuda::{Buffer, Context, Event, catch};
 use crate::{DType, Error};
 
 /// Device time of one measurement, in seconds.
@@ -28,6 +29,8 @@ pub(super) enum Choice {
     Algorithm { version: usize, data: [u64; 8] },
     /// The product, and the sums of rows or columns by a kernel of their own.
     Separate,
+    /// Our own kernel.
+    Own(Tiling),
 }
 
 impl Context {
@@ -35,6 +38,11 @@ impl Context {
     /// 20 ms for each, in which the host waits for the device.
     pub fn set_autotune(&self, autotune: bool) {
         self.blas().autotune = autotune;
+    }
+
+    /// Whether our own products are measured beside cuBLASLt's, which is so from the start.
+    pub fn set_own_products(&self, own: bool) {
+        self.blas().without_own = !own;
     }
 
     /// The measured choices, a line each, in the order of their text: what a resumed run needs to compute the same bits.
@@ -76,6 +84,7 @@ impl Blas {
             let choice = match way {
                 Way::Planned(plan) if plan.tuned => Choice::Algorithm { version, data: plan.algorithm.data },
                 Way::Separate => Choice::Separate,
+                Way::Own { tiling, tuned: true, .. } => Choice::Own(*tiling),
                 _ => return None,
             };
             Some((key.to_string(), choice))
@@ -94,10 +103,11 @@ impl Blas {
         pointers: &Pointers,
         beta: f32,
     ) -> Result<(), Error> {
-        let Some(Way::Planned(plan)) = self.ways.get_mut(key) else { return Ok(()) };
-        if plan.tuned {
-            return Ok(());
-        }
+        let candidates = match self.ways.get(key) {
+            Some(Way::Planned(plan)) if !plan.tuned => plan.candidates.clone(),
+            Some(Way::Own { tuned: false, .. }) => Vec::new(),
+            _ => return Ok(()),
+        };
         let (start, before) = (Instant::now(), context.spent().algorithms);
         let scratch = if beta == 0.0 {
             None
@@ -110,7 +120,11 @@ impl Blas {
         };
         let pointers = Pointers { out: scratch.as_ref().map_or(pointers.out, Buffer::pointer), ..*pointers };
 
-        let mut contenders: Vec<Contender> = plan.candidates.iter().copied().map(Contender::Algorithm).collect();
+        let mut contenders: Vec<Contender> = candidates.into_iter().map(Contender::Algorithm).collect();
+        if gemm::fits(context, key, beta) && (!self.without_own || key.epilogue.is_gated()) {
+            let of = |tiling: Tiling| tiling.candidates([key.m, key.n], key.output, context.n_multiprocessors());
+            contenders.extend(Tiling::CANDIDATES.into_iter().flat_map(of).map(Contender::Own));
+        }
         // The product alone is measured first: its best algorithm is what the two steps would use.
         if key.epilogue.has_sums() && self.run(context, &key.without_sums(), &pointers, beta)? {
             contenders.push(Contender::Separate);
@@ -121,12 +135,22 @@ impl Blas {
                 plain::sums_of_epilogue(context, key, &pointers);
                 Ok(())
             }
+            // One that cannot be compiled or launched is out of the race too.
+            Contender::Own(tiling) => catch(|| gemm::launch(context, key, &pointers, beta, tiling, false)),
             Contender::Algorithm(algorithm) => match self.ways.get_mut(key) {
                 Some(Way::Planned(plan)) => plan.run_with(algorithm, context, library, key, &pointers, beta),
                 _ => Ok(()),
             },
         };
-        match contenders[fastest(context, &contenders, &mut attempt)?] {
+        let Some(&best) = contenders.get(fastest(context, &contenders, &mut attempt)?) else { return Ok(()) };
+        match best {
+            Contender::Own(tiling) => {
+                let instead = match self.ways.remove(key) {
+                    Some(Way::Planned(plan) | Way::Own { instead: Some(plan), .. }) => Some(plan),
+                    _ => None,
+                };
+                self.ways.insert(key.clone(), Way::Own { tiling, instead, tuned: true });
+            }
             Contender::Separate => {
                 self.ways.insert(key.clone(), Way::Separate);
             }
@@ -142,9 +166,11 @@ impl Blas {
     }
 }
 
+#[derive(Clone, Copy)]
 enum Contender {
     Algorithm(sys::cublasLtMatmulAlgo_t),
     Separate,
+    Own(Tiling),
 }
 
 /// The index of the contender with the least middle time. They take turns, so that all meet the same clock rates.
@@ -207,6 +233,7 @@ impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Choice::Separate => f.write_str(SEPARATE),
+            Choice::Own(tiling) => write!(f, "{OWN}{tiling}"),
             Choice::Algorithm { version, data } => {
                 write!(f, "{version}")?;
                 data.iter().try_for_each(|word| write!(f, " {word:x}"))
@@ -216,12 +243,16 @@ impl fmt::Display for Choice {
 }
 
 const SEPARATE: &str = "separate";
+const OWN: &str = "own ";
 
 /// Of `name = choice` in every line.
 fn parse(text: &str) -> Result<HashMap<String, Choice>, Error> {
     let choice = |text: &str| {
         if text == SEPARATE {
             return Some(Choice::Separate);
+        }
+        if let Some(name) = text.strip_prefix(OWN) {
+            return Tiling::of_name(name).map(Choice::Own);
         }
         let (version, words) = text.split_once(' ')?;
         let words: Option<Vec<u64>> = words.split(' ').map(|word| u64::from_str_radix(word, 16).ok()).collect();
@@ -255,14 +286,28 @@ mod tests {
     #[test]
     fn choices_are_read_as_they_were_written_and_anything_else_is_refused() {
         let algorithm = Choice::Algorithm { version: 130_001, data: [0, 1, u64::MAX, 3, 4, 5, 6, 0xabc] };
-        let written = format!("bf16 f32 768x2304x9 a:1N256 = {algorithm}\n\nf32 f32 1x2x3 = {}\n", Choice::Separate);
+        let own = Choice::Own(Tiling::ALL[1].split(5));
+        let written = format!(
+            "bf16 f32 768x2304x9 a:1N256 = {algorithm}\n\nf32 f32 1x2x3 = {}\nbf16 f32 1x2x3 = {own}\n",
+            Choice::Separate
+        );
         let read = parse(&written).expect("as written");
-        assert_eq!(read.len(), 2);
+        assert_eq!(read.len(), 3);
+        assert_eq!(read["bf16 f32 1x2x3"], own);
         assert_eq!(read["bf16 f32 768x2304x9 a:1N256"], algorithm);
         assert_eq!(read["f32 f32 1x2x3"], Choice::Separate);
-        for bad in
-            ["x", "x = ", "x = 1 2", "x = 1 0 1 2 3 4 5 6 g", "x = 1 0 1 2 3 4 5 6 7 8", "x = -1 0 1 2 3 4 5 6 7"]
-        {
+        for bad in [
+            "x",
+            "x = own",
+            "x = own 1x1",
+            "x = own 256x128/0",
+            "x = own 256x128/",
+            "x = ",
+            "x = 1 2",
+            "x = 1 0 1 2 3 4 5 6 g",
+            "x = 1 0 1 2 3 4 5 6 7 8",
+            "x = -1 0 1 2 3 4 5 6 7",
+        ] {
             let error = parse(bad).expect_err(bad).to_string();
             assert!(error.contains("hint: "), "{error}");
         }

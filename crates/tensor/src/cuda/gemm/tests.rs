@@ -1,4 +1,5 @@
 use super::*;
+use crate::cuda::blas::{Epilogue, Matrix, MatrixMut, Product, matmul_tiled};
 use crate::testing::{Tolerance, assert_close, cases, fetched, placed, random, rounded};
 
 /// The GPU, if it is a Hopper.
@@ -101,9 +102,8 @@ fn products_in_every_order_equal_the_definition_and_are_the_same_twice() {
                     let a = if a_columns { Matrix::of(&x_t).transposed() } else { Matrix::of(&x) };
                     let b = if b_columns { Matrix::of(&w_t) } else { Matrix::of(&w).transposed() };
                     let product =
-                        OwnProduct { m, n, k, a, b, out: MatrixMut::of(&mut out), beta, finish: Finish::None };
-                    assert!(fits(&product));
-                    multiply(product, &tiling, true);
+                        Product { m, n, k, a, b, out: MatrixMut::of(&mut out), beta, epilogue: Epilogue::None };
+                    assert!(matmul_tiled(product, &tiling, true));
                     out
                 };
                 let (found, again) = (run(), run());
@@ -135,42 +135,46 @@ fn epilogues_equal_their_definitions() {
         let with_bias = |i: usize| sums[i] + f64::from(bias.f32s()[i % n]);
         let empty = |columns: usize| placed(&Tensor::full(&[m, columns], f32::NAN), (device, DType::Bf16));
         for tiling in tilings() {
-            let run = |out: &mut Tensor, by_columns: bool, finish: Finish<'_>| {
+            let run = |out: &mut Tensor, by_columns: bool, epilogue: Epilogue<'_>| {
                 let b = if by_columns { Matrix::of(&w_t) } else { Matrix::of(&w).transposed() };
                 let out = MatrixMut::of(out);
-                multiply(OwnProduct { m, n, k, a: Matrix::of(&x), b, out, beta: 0.0, finish }, &tiling, true);
+                assert!(matmul_tiled(
+                    Product { m, n, k, a: Matrix::of(&x), b, out, beta: 0.0, epilogue },
+                    &tiling,
+                    true
+                ));
             };
             let mut out = empty(n);
-            run(&mut out, false, Finish::Bias(&bias_));
+            run(&mut out, false, Epilogue::Bias(&bias_));
             assert_close(&out, &operands.expected(&[m, n], with_bias), BF16);
 
             let (mut out, mut kept) = (empty(n), empty(n));
-            run(&mut out, false, Finish::Gelu { bias: Some(&bias_), pre_activation: Some(&mut kept) });
+            run(&mut out, false, Epilogue::Gelu { bias: Some(&bias_), pre_activation: Some(&mut kept) });
             assert_close(&kept, &operands.expected(&[m, n], with_bias), BF16);
             assert_close(&out, &operands.expected(&[m, n], |i| gelu(with_bias(i))), BF16);
 
             let f = n / 2;
             let (mut out, mut kept) = (empty(f), empty(n));
-            run(&mut out, false, Finish::SwiGlu { gate_up: Some(&mut kept) });
+            run(&mut out, false, Epilogue::SwiGlu { gate_up: Some(&mut kept) });
             assert_close(&kept, &operands.expected(&[m, n], |i| sums[i]), BF16);
             let gated = |i: usize| silu(sums[i / f * n + i % f]) * sums[i / f * n + f + i % f];
             assert_close(&out, &operands.expected(&[m, f], gated), Tolerance { absolute: 2e-2, relative: 2e-2 });
             let mut without_kept = empty(f);
-            run(&mut without_kept, false, Finish::SwiGlu { gate_up: None });
+            run(&mut without_kept, false, Epilogue::SwiGlu { gate_up: None });
             assert_close(&without_kept, &out, Tolerance::EXACT);
 
             let mut out = empty(n);
-            let mut column_sums = placed(&Tensor::full(&[n], f32::NAN), (device, DType::F32));
-            let finish = Finish::GeluGradient { pre_activation: &given_, column_sums: Some(&mut column_sums) };
-            run(&mut out, true, finish);
+            let mut column_sums = placed(&Tensor::full(&[n], f32::NAN), (device, DType::Bf16));
+            let epilogue = Epilogue::GeluGradient { pre_activation: &given_, column_sums: Some(&mut column_sums) };
+            run(&mut out, true, epilogue);
             let expected = operands.expected(&[m, n], |i| sums[i] * gelu_derivative(f64::from(given.f32s()[i])));
             assert_close(&out, &expected, BF16);
             let out = fetched(&out);
             let sum = |column: usize| (0..m).map(|row| f64::from(out.f32s()[row * n + column])).sum::<f64>();
-            assert_close(&column_sums, &operands.expected(&[n], sum), Tolerance { absolute: 1e-4, relative: 1e-4 });
+            assert_close(&column_sums, &operands.expected(&[n], sum), Tolerance { absolute: 1e-2, relative: 1e-2 });
 
             let mut out = empty(2 * n);
-            run(&mut out, true, Finish::SwiGluGradient { gate_up: &given_pair_ });
+            run(&mut out, true, Epilogue::SwiGluGradient { gate_up: &given_pair_ });
             let pair = |i: usize| {
                 let (row, column) = (i / (2 * n), i % (2 * n) % n);
                 let given = |half: usize| f64::from(given_pair.f32s()[row * 2 * n + half * n + column]);

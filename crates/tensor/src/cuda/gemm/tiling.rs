@@ -1,12 +1,18 @@
 //! How a product is cut into pieces, and what is compiled for it.
 
-use super::Finish;
+use std::fmt;
+
+use crate::DType;
 use crate::cuda::Context;
+use crate::cuda::blas::key::{Key, Kind};
 
 /// What a multiprocessor lets a block have, less what barriers and sums of columns take.
 const SHARED_BYTES: usize = (227 << 10) - 3072;
 /// 64 rows of 128 bytes, as the epilogue writes them.
 const EPILOGUE_TILE: usize = 64 * 128;
+
+/// In how many parts sums may be split.
+const MAX_SPLITS: usize = 16;
 
 /// What two blocks of a cluster both need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,15 +45,36 @@ pub struct Tiling {
 const WIDE: Tiling =
     Tiling { name: "128x256", ping_pong: false, wg_rows: 64, block_n: 256, share: Share::B, splits: 1 };
 const TALL: Tiling = Tiling { name: "256x128", wg_rows: 128, block_n: 128, share: Share::A, ..WIDE };
-const TURNS: Tiling = Tiling { name: "128x128 in turns", ping_pong: true, wg_rows: 128, block_n: 128, ..WIDE };
+const TURNS: Tiling = Tiling { name: "128x128-turns", ping_pong: true, wg_rows: 128, block_n: 128, ..WIDE };
 
 impl Tiling {
-    /// Those that are worth a measurement.
+    /// All of them.
     pub const ALL: [Self; 3] = [WIDE, TALL, TURNS];
+    /// Those that are worth a measurement.
+    pub const CANDIDATES: [Self; 1] = [WIDE];
 
     /// The same with the terms of sums in so many parts.
     pub fn split(self, splits: usize) -> Self {
         Self { splits, ..self }
+    }
+
+    /// The one that is written so.
+    pub fn of_name(text: &str) -> Option<Self> {
+        let (name, splits) = text.split_once('/').unwrap_or((text, "1"));
+        let splits = splits.parse().ok().filter(|splits| (1..=MAX_SPLITS).contains(splits))?;
+        Self::ALL.into_iter().find(|tiling| tiling.name == name).map(|tiling| tiling.split(splits))
+    }
+
+    /// Itself, and with sums of f32 also split into as many parts as fill the multiprocessors once, or twice: what is
+    /// worth a measurement for an output `[m, n]`.
+    pub fn candidates(self, [m, n]: [usize; 2], output: DType, n_multiprocessors: usize) -> Vec<Self> {
+        let tiles = m.div_ceil(self.block_m()) * n.div_ceil(self.block_n);
+        let mut splits = vec![1];
+        if output == DType::F32 {
+            splits.extend([1, 2].map(|rounds| (rounds * n_multiprocessors / tiles).clamp(1, MAX_SPLITS)));
+            splits.dedup();
+        }
+        splits.into_iter().map(|splits| self.split(splits)).collect()
     }
 
     /// Rows of a tile.
@@ -139,6 +166,15 @@ impl Tiling {
     }
 }
 
+impl fmt::Display for Tiling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.splits {
+            1 => f.write_str(self.name),
+            splits => write!(f, "{}/{splits}", self.name),
+        }
+    }
+}
+
 /// How operands lie in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Orders {
@@ -148,7 +184,7 @@ pub(super) struct Orders {
     pub(super) b_columns: bool,
 }
 
-/// What is compiled of a [`Finish`].
+/// What is compiled of an epilogue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Finishing {
     None,
@@ -161,15 +197,15 @@ pub(super) enum Finishing {
 }
 
 impl Finishing {
-    pub(super) fn of(finish: &Finish<'_>, f32_out: bool) -> Self {
-        match finish {
-            Finish::None if f32_out => Self::F32,
-            Finish::None => Self::None,
-            Finish::Bias(_) => Self::Bias,
-            Finish::Gelu { .. } => Self::Gelu,
-            Finish::SwiGlu { .. } => Self::SwiGlu,
-            Finish::GeluGradient { column_sums, .. } => Self::GeluGradient { sums: column_sums.is_some() },
-            Finish::SwiGluGradient { .. } => Self::SwiGluGradient,
+    pub(super) fn of(key: &Key) -> Self {
+        match key.epilogue {
+            Kind::None | Kind::RowSums if key.output == DType::F32 => Self::F32,
+            Kind::None | Kind::RowSums => Self::None,
+            Kind::Bias => Self::Bias,
+            Kind::Gelu { .. } => Self::Gelu,
+            Kind::SwiGlu { .. } => Self::SwiGlu,
+            Kind::GeluGradient { sums } => Self::GeluGradient { sums },
+            Kind::SwiGluGradient => Self::SwiGluGradient,
         }
     }
 
@@ -187,7 +223,7 @@ impl Finishing {
         matches!(self, Self::GeluGradient { .. } | Self::SwiGluGradient)
     }
 
-    fn sums(self) -> bool {
+    pub(super) fn sums(self) -> bool {
         self == Self::GeluGradient { sums: true }
     }
 }

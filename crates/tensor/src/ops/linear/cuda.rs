@@ -13,7 +13,12 @@ pub(super) fn forward(y: &mut Tensor, x: &Tensor, weight_oi: &Tensor, bias_o: Op
 
 /// `y = x·Wᵀ`, and what the epilogue makes of it.
 pub(in crate::ops) fn product(y: &mut Tensor, x: &Tensor, weight_oi: &Tensor, epilogue: Epilogue<'_>) {
-    let ((m, k), (_, n)) = (x.rows(), y.rows());
+    product_of(y.rows().1, y, x, weight_oi, epilogue);
+}
+
+/// The same with `n` columns of the product, of which an epilogue may leave fewer.
+pub(in crate::ops) fn product_of(n: usize, y: &mut Tensor, x: &Tensor, weight_oi: &Tensor, epilogue: Epilogue<'_>) {
+    let (m, k) = x.rows();
     let (a, b) = (Matrix::of(x), Matrix::of(weight_oi).transposed());
     matmul(Product { m, n, k, a, b, out: MatrixMut::of(y), beta: 0.0, epilogue });
 }
@@ -70,7 +75,7 @@ pub(in crate::ops) fn input_gradient(
     weight_oi: &Tensor,
     epilogue: Epilogue<'_>,
 ) {
-    let ((m, k), (_, n)) = (dy.rows(), dx.rows());
+    let ((m, k), (_, n)) = (dy.rows(), weight_oi.rows());
     let (a, b) = (Matrix::of(dy), Matrix::of(weight_oi));
     matmul(Product { m, n, k, a, b, out: MatrixMut::of(dx), beta, epilogue });
 }

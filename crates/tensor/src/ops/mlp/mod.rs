@@ -1,11 +1,12 @@
 //! The feed-forward layer: `down(activation(up(x)))`, or `down(silu(gate) · up)` with gate and up from one matrix.
 //!
-//! One operation, so that a GPU can compute GELU and its derivative inside the matrix products.
+//! One operation, so that a GPU can compute GELU or SwiGLU and its derivative inside the matrix products.
 
 mod cuda;
 #[cfg(test)]
 mod tests;
 
+use crate::cuda::blas::has_swiglu;
 use crate::ops::{Activation, activation, linear, swiglu};
 use crate::{DType, Device, Tensor};
 
@@ -29,7 +30,7 @@ pub struct Mlp<'a> {
 /// Applies a feed-forward layer to every row of `x`.
 ///
 /// Backward keeps `x`, the `f` (gated: `2f`) numbers before the activation and the `f` behind it for each row, and the
-/// weights; on a GPU with [`Activation::GeluTanh`] in bf16 the numbers behind it are let go before the gradient of those
+/// weights; on a GPU with [`Activation::GeluTanh`] or gated in bf16 the numbers behind it are let go before the gradient of those
 /// before it is made.
 ///
 /// # Shapes
@@ -39,7 +40,7 @@ pub struct Mlp<'a> {
 /// If the shapes do not fit.
 #[track_caller]
 pub fn mlp(x: &Tensor, layer: &Mlp<'_>) -> Tensor {
-    if fuses_gelu(x, layer) {
+    if fuses_gelu(x, layer) || fuses_swiglu(x, layer) {
         return cuda::mlp(x, layer);
     }
     let up = linear(x, layer.up, layer.up_bias);
@@ -58,4 +59,10 @@ fn fuses_gelu(x: &Tensor, layer: &Mlp<'_>) -> bool {
     let aligned = n > 0 && d.is_multiple_of(8) && f.is_multiple_of(8);
     let bf16_on_gpu = x.device() != Device::Cpu && x.dtype() == DType::Bf16;
     layer.activation == Some(Activation::GeluTanh) && bf16_on_gpu && aligned
+}
+
+/// Whether our own products compute SwiGLU: in bf16 on Hopper.
+fn fuses_swiglu(x: &Tensor, layer: &Mlp<'_>) -> bool {
+    let (Mlp { up_bias: None, activation: None, .. }, &[width, d]) = (layer, layer.up.shape()) else { return false };
+    width.is_multiple_of(2) && x.rows().1 == d && has_swiglu(x, d, width / 2)
 }
