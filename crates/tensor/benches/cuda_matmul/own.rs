@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use half::bf16;
 use tensor::cuda::blas::{Epilogue, Matrix, MatrixMut, Product, matmul, matmul_tiled};
-use tensor::cuda::gemm::{Share, Tiling, prepare, sources_of};
+use tensor::cuda::gemm::{Tiling, prepare, sources_of};
 use tensor::cuda::{Buffer, Context, Event, Source, catch};
 use tensor::random::Rng;
 use tensor::{DType, Device, Error, Tensor, ops};
@@ -79,11 +79,9 @@ fn busy(what: &str) {
 
 /// The tilings under comparison.
 fn tilings() -> Vec<Tiling> {
-    let mut all = Tiling::ALL.to_vec();
-    let [wide, _, turns] = Tiling::ALL;
-    all.push(Tiling { name: "128x128 alone", share: Share::Nothing, ..turns });
-    all.push(Tiling { name: "64x256 in turns", wg_rows: 64, ping_pong: true, ..wide });
-    all
+    let [plain, overlapped] = Tiling::ALL;
+    let later = |name, later| Tiling { name, later, ..overlapped };
+    vec![plain, overlapped, later("overlapped 500 later", 500), later("overlapped 1000 later", 1000)]
 }
 
 struct Own {

@@ -21,8 +21,8 @@ mod tests;
 pub use fp8::{Fp8Matrix, Fp8Product, matmul_fp8};
 pub use plain::column_sums;
 pub(crate) use plain::join_column_sums;
-pub(super) use plain::write_column_sums;
 pub(crate) use plain::sources;
+pub(super) use plain::write_column_sums;
 
 use std::sync::Arc;
 

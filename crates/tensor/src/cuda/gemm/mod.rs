@@ -18,19 +18,21 @@ use super::{Arch, Arg, Context, ELEMENT, Source, catch, or_unwind};
 use crate::ops::ACTIVATION_FUNCTIONS;
 use crate::{DType, Device, Error, Tensor};
 
-use tiling::{Finishing, Orders};
-pub use tiling::{Share, Tiling};
+pub use tiling::Tiling;
+use tiling::{BLOCK, CLUSTER, Finishing, Orders};
 
 /// Hopper's instructions as functions.
 const SM90: (&str, &str) = ("sm90.cuh", include_str!("../sm90.cuh"));
+const SHARED: (&str, &str) = ("gemm_sm90.cuh", include_str!("gemm_sm90.cuh"));
 const GEMM: (&str, &str) = ("gemm_sm90.cu", include_str!("gemm_sm90.cu"));
+const OVERLAPPED: (&str, &str) = ("gemm_sm90_overlapped.cu", include_str!("gemm_sm90_overlapped.cu"));
 const JOIN: (&str, &str) = ("gemm_join.cu", include_str!("gemm_join.cu"));
 
 /// Every kernel, for the check that all compile.
 pub(super) fn sources() -> Vec<(Source, &'static [Arch])> {
     let mut sources = vec![(join_source(), Arch::PORTABLE)];
     for tiling in Tiling::ALL {
-        for (orders, finishing) in tiling::uses() {
+        for (orders, finishing) in tiling::uses(&tiling) {
             sources.push((source(&tiling, orders, finishing, false), Arch::HOPPER));
         }
     }
@@ -39,7 +41,10 @@ pub(super) fn sources() -> Vec<(Source, &'static [Arch])> {
 
 /// The sources of all that [`super::blas::matmul_tiled`] may ask for with a tiling, with waits bounded or not: for compiling ahead.
 pub fn sources_of(tiling: &Tiling, bounded_waits: bool) -> Vec<Source> {
-    tiling::uses().into_iter().map(|(orders, finishing)| source(tiling, orders, finishing, bounded_waits)).collect()
+    tiling::uses(tiling)
+        .into_iter()
+        .map(|(orders, finishing)| source(tiling, orders, finishing, bounded_waits))
+        .collect()
 }
 
 fn join_source() -> Source {
@@ -51,7 +56,13 @@ fn source(tiling: &Tiling, orders: Orders, finishing: Finishing, bounded_waits: 
     if bounded_waits {
         options.push("-DBOUNDED_WAITS".to_owned());
     }
-    Source { name: "gemm_sm90", parts: &[SM90, ACTIVATION_FUNCTIONS, GEMM], options }
+    match tiling.overlaps(finishing) {
+        true => {
+            let parts = &[SM90, ACTIVATION_FUNCTIONS, SHARED, OVERLAPPED];
+            Source { name: "gemm_sm90_overlapped", parts, options }
+        }
+        false => Source { name: "gemm_sm90", parts: &[SM90, ACTIVATION_FUNCTIONS, SHARED, GEMM], options },
+    }
 }
 
 #[repr(C)]
@@ -59,6 +70,10 @@ fn source(tiling: &Tiling, orders: Orders, finishing: Finishing, bounded_waits: 
 struct Parameters {
     bias: u64,
     sums: u64,
+    out: u64,
+    pre: u64,
+    out_stride: u64,
+    pre_stride: u64,
     m: i32,
     n: i32,
     rows: i32,
@@ -67,7 +82,6 @@ struct Parameters {
     k_tiles: i32,
     splits: i32,
     add: i32,
-    keep: i32,
 }
 
 /// Whether [`launch`] can do a product: on a Hopper, of bf16, with rows that start on 16 bytes.
@@ -107,15 +121,14 @@ pub(super) fn launch(
     let out_columns = key.out_columns();
     let f32_out = output == DType::F32;
     let splits = if f32_out && out.stride == n { tiling.splits.clamp(1, k.div_ceil(64)) } else { 1 };
-    let [grid_rows, grid_columns] = tiling.grid(m, out_columns, n, finishing);
-    let n_clusters = (context.n_multiprocessors() / tiling.cluster()).min(grid_rows * grid_columns * splits);
+    let [grid_rows, grid_columns] = Tiling::grid(m, out_columns, n, finishing);
+    let n_clusters = (context.n_multiprocessors() / CLUSTER).min(grid_rows * grid_columns * splits);
 
     // In a workspace, if the terms are split: its planes are joined below.
     let device = Device::Cuda(context.ordinal());
     let parts = (splits > 1).then(|| Tensor::unspecified_on(device, &[splits, m, n], DType::F32));
-    let a_rows = tiling.block_m() / if tiling.share == Share::A { 2 } else { 1 };
-    let halved = tiling.share == Share::B || finishing == Finishing::SwiGlu;
-    let b_rows = tiling.block_n / if halved { 2 } else { 1 };
+    // The right operand comes in halves, one from each block, or gate and up.
+    let [a_rows, b_rows] = [BLOCK[0], BLOCK[1] / 2];
     let a_map = operand_map(pointers.a, a.stride, [k, m, 1], orders.a_columns, a_rows);
     let b_size = if finishing == Finishing::SwiGlu { [k, n / 2, 2] } else { [k, n, 1] };
     let b_map = operand_map(pointers.b, b.stride, b_size, orders.b_columns, b_rows);
@@ -136,28 +149,32 @@ pub(super) fn launch(
         0 => out_map,
         pointer => map_of(DType::Bf16, pointer, [columns, m, planes], [2 * columns * planes, 2 * columns], [64, 64]),
     };
-    let partial =
-        finishing.sums().then(|| Tensor::unspecified_on(device, &[m.div_ceil(tiling.wg_rows), n], DType::F32));
+    let partial = finishing.sums().then(|| Tensor::unspecified_on(device, &[m.div_ceil(BLOCK[0] / 2), n], DType::F32));
     let parameters = Parameters {
         bias: pointers.vector,
         sums: partial.as_ref().map_or(0, Tensor::device_pointer),
+        out: pointers.out,
+        pre: pointers.pre_activation,
+        out_stride: 2 * out.stride as u64,
+        pre_stride: 2 * (columns * planes) as u64,
         m: m as i32,
         n: columns as i32,
         rows: grid_rows as i32,
         columns: grid_columns as i32,
-        group: tiling.group(context, k, grid_rows) as i32,
+        group: Tiling::group(context, k, grid_rows) as i32,
         k_tiles: k.div_ceil(64) as i32,
         splits: splits as i32,
         add: i32::from(beta == 1.0 && splits == 1),
-        keep: i32::from(pointers.pre_activation != 0),
     };
     let source = source(tiling, orders, finishing, bounded_waits);
     let kernel = context.kernel(&source, "gemm", tiling.shared_bytes(finishing));
     let maps = [&a_map, &b_map, &out_map, &pre_map].map(|map| std::ptr::from_ref(map).cast::<c_void>());
-    let arguments = [maps[0], maps[1], maps[2], maps[3], std::ptr::from_ref(&parameters).cast()];
+    let parameters = std::ptr::from_ref(&parameters).cast();
+    let all = [maps[0], maps[1], maps[2], maps[3], parameters];
+    let arguments = if tiling.overlaps(finishing) { &[maps[0], maps[1], parameters][..] } else { &all };
     // SAFETY: the parameters are the kernel's, in order; copies stay within the maps, which describe matrices that were
     // found to lie in their tensors; the bias is read below n, partial sums are written below their number of rows.
-    or_unwind(unsafe { kernel.launch([n_clusters * tiling.cluster(), 1, 1], 384, &arguments) });
+    or_unwind(unsafe { kernel.launch([n_clusters * CLUSTER, 1, 1], 384, arguments) });
 
     if let Some(parts) = &parts {
         let count = m * n;
