@@ -80,8 +80,10 @@ fn busy(what: &str) {
 /// The tilings under comparison.
 fn tilings() -> Vec<Tiling> {
     let [plain, overlapped] = Tiling::ALL;
-    let later = |name, later| Tiling { name, later, ..overlapped };
-    vec![plain, overlapped, later("overlapped 500 later", 500), later("overlapped 1000 later", 1000)]
+    let variant = |name, block_k, later| Tiling { name, block_k, later, ..overlapped };
+    let later = variant("overlapped 600 later", 64, 600);
+    let half_steps = [variant("overlapped k 32", 32, 0), variant("overlapped k 32 600 later", 32, 600)];
+    [plain, overlapped, later].into_iter().chain(half_steps).collect()
 }
 
 struct Own {

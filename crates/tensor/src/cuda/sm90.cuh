@@ -276,11 +276,15 @@ __device__ __forceinline__ float bf16_high(u32 packed) { return __uint_as_float(
 // of the next product.
 //
 // In shared memory all operands are tiles of 64 columns: 128 bytes a row, 16-byte chunk i of row r at i ^ (r % 8)
-// (the copy engine's 128-byte swizzle), each tile aligned to 1024 bytes.
+// (the copy engine's 128-byte swizzle), each tile aligned to 1024 bytes. By rows 32 columns are possible too: 64 bytes a
+// row, chunk i at i ^ (r / 2 % 4) (the 64-byte swizzle).
 
 // The columns are the summed dimension.
+template <int COLUMNS = 64>
 __device__ __forceinline__ u64 operand_by_rows(u32 address) {
-    return static_cast<u64>((address & 0x3ffff) >> 4) | (1ull << 16) | (64ull << 32) | (1ull << 62);
+    static_assert(COLUMNS == 64 || COLUMNS == 32, "one of two orders");
+    return static_cast<u64>((address & 0x3ffff) >> 4) | (1ull << 16) | (static_cast<u64>(COLUMNS) << 32) |
+           ((COLUMNS == 64 ? 1ull : 2ull) << 62);
 }
 
 // The rows are the summed dimension; `tile_bytes` from one 64-column tile to the next.

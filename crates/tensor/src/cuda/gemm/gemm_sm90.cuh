@@ -10,15 +10,14 @@
 //
 // Every sum runs over k from 0 up. With splits each part of k gives a plane of partial sums, joined later in their order.
 //
-// Compile-time: A_COLUMNS, B_COLUMNS 1 if the operand is stored [k, m], [k, n] instead of [m, k], [n, k] · N_STAGES ·
-// EPILOGUE · F32_OUT · SUMS whether columns of the output are summed
+// Compile-time: A_COLUMNS, B_COLUMNS 1 if the operand is stored [k, m], [k, n] instead of [m, k], [n, k] · N_STAGES of
+// BLOCK_K terms, 64 or 32 · EPILOGUE · F32_OUT · SUMS whether columns of the output are summed
 
 enum { NONE, BIAS, GELU, SWIGLU, GELU_GRADIENT, SWIGLU_GRADIENT };
 
 constexpr int CLUSTER = 2;
 constexpr int BLOCK_M = 128;
 constexpr int BLOCK_N = 256;
-constexpr int BLOCK_K = 64;
 constexpr u32 A_BYTES = BLOCK_M * BLOCK_K * 2;
 constexpr u32 B_BYTES = BLOCK_N * BLOCK_K * 2;
 constexpr u32 TILE_BYTES = 64 * 128;  // of the epilogue: 64 rows of 128 bytes
@@ -59,7 +58,7 @@ struct Tile {
     }
 };
 
-// ROWS rows (columns, if by columns) from `first` on, 64 terms from `k` on. A shared operand comes in two halves, one from
+// ROWS rows (columns, if by columns) from `first` on, BLOCK_K terms from `k` on. A shared operand comes in two halves, one from
 // each block; a paired one from two planes.
 template <int ROWS, bool BY_COLUMNS, bool SHARED, bool PAIRED>
 __device__ __forceinline__ void copy_operand(u32 to, const TensorMap& map, int first, int k, u32 barrier, u32 rank) {
@@ -72,7 +71,7 @@ __device__ __forceinline__ void copy_operand(u32 to, const TensorMap& map, int f
         const int start = first + (PAIRED ? 0 : part * PART), plane = PAIRED ? part : 0;
 #pragma unroll
         for (int i = 0; i < (BY_COLUMNS ? PART / 64 : 1); i++) {
-            const u32 place = to + part * PART * 128 + i * 64 * 128;
+            const u32 place = to + (part * PART + i * 64) * (BLOCK_K * 2);
             const int x = BY_COLUMNS ? start + i * 64 : k, y = BY_COLUMNS ? k : start;
             if (SHARED)
                 copy_box_to_blocks(place, map, x, y, plane, barrier, 3);
@@ -112,10 +111,11 @@ struct Multiplier {
 
     template <class Shared>
     __device__ Multiplier(const Shared& shared, int warpgroup) {
-        // 64 rows of 64 terms take as much as 64 terms of 64 columns.
-        const u32 my_a = shared_address(shared.a) + warpgroup * TILE_BYTES, all_b = shared_address(shared.b);
-        a = A_COLUMNS ? operand_by_columns(my_a, TILE_BYTES) : operand_by_rows(my_a);
-        b = B_COLUMNS ? operand_by_columns(all_b, TILE_BYTES) : operand_by_rows(all_b);
+        // Of 64 rows, or of 64 columns: the same.
+        constexpr u32 BYTES = 64 * BLOCK_K * 2;
+        const u32 my_a = shared_address(shared.a) + warpgroup * BYTES, all_b = shared_address(shared.b);
+        a = A_COLUMNS ? operand_by_columns(my_a, BYTES) : operand_by_rows<BLOCK_K>(my_a);
+        b = B_COLUMNS ? operand_by_columns(all_b, BYTES) : operand_by_rows<BLOCK_K>(all_b);
     }
 
     __device__ __forceinline__ void issue(float (&d)[BLOCK_N / 2], bool keep) {

@@ -10,6 +10,7 @@
 //
 // Compile-time, beside: LATER_CYCLES by which the second warpgroup starts after the first.
 
+constexpr bool HAS_BIAS = EPILOGUE == BIAS || EPILOGUE == GELU;
 constexpr int SUM_TILES = BLOCK_N / 64;
 constexpr int PLANES = PAIRED_PRODUCT || PAIRED_OUT ? 2 : 1;
 constexpr int FINISHERS = 3;  // warps
@@ -53,8 +54,8 @@ __device__ void multiply(Shared& shared, const Parameters& p, int warpgroup, u32
 #pragma unroll
         for (int s = 0; s < SUM_TILES; s++) {
             const float* x = d + 32 * s;
-            u32 out[16], bias[8] = {};
-            if constexpr (EPILOGUE == BIAS || EPILOGUE == GELU) {
+            u32 out[16], bias[8];
+            if constexpr (HAS_BIAS) {
                 const uint4* from = reinterpret_cast<const uint4*>(shared.bias[warpgroup] + lane % 4 * BIAS_PITCH) + 2 * s;
 #pragma unroll
                 for (int i = 0; i < 2; i++) {
@@ -213,7 +214,6 @@ __device__ __forceinline__ void lay_bias(Shared& shared, int warpgroup, int pair
 
 // One warp of the epilogue.
 __device__ void finish_tiles(Shared& shared, const Parameters& p, int finisher, u32 rank) {
-    constexpr bool HAS_BIAS = EPILOGUE == BIAS || EPILOGUE == GELU;
     const int n_clusters = gridDim.x / CLUSTER, first_number = blockIdx.x / CLUSTER, lane = threadIdx.x % 32;
     const int n_tiles = (p.rows * p.columns - first_number + n_clusters - 1) / n_clusters;
     // In a tile of sums: rows of a batch's first chunks, and of every second one, four rows further.
@@ -298,7 +298,7 @@ extern "C" __global__ void __launch_bounds__(384, 1) __cluster_dims__(CLUSTER, 1
         }
         fence_mbarrier_init();
     }
-    if (threadIdx.x >= 128) {
+    if (HAS_BIAS && threadIdx.x >= 128) {
         const int pair = threadIdx.x % 128;
         lay_bias(shared, warp / 4 - 1, pair, load_bias(p, Tile(p, blockIdx.x / CLUSTER, rank).column + 2 * pair));
     }

@@ -129,9 +129,9 @@ pub(super) fn launch(
     let parts = (splits > 1).then(|| Tensor::unspecified_on(device, &[splits, m, n], DType::F32));
     // The right operand comes in halves, one from each block, or gate and up.
     let [a_rows, b_rows] = [BLOCK[0], BLOCK[1] / 2];
-    let a_map = operand_map(pointers.a, a.stride, [k, m, 1], orders.a_columns, a_rows);
+    let a_map = operand_map(pointers.a, a.stride, [k, m, 1], orders.a_columns, [a_rows, tiling.block_k]);
     let b_size = if finishing == Finishing::SwiGlu { [k, n / 2, 2] } else { [k, n, 1] };
-    let b_map = operand_map(pointers.b, b.stride, b_size, orders.b_columns, b_rows);
+    let b_map = operand_map(pointers.b, b.stride, b_size, orders.b_columns, [b_rows, tiling.block_k]);
     let out_map = match finishing {
         Finishing::F32 => match &parts {
             Some(parts) => map_of(DType::F32, parts.device_pointer(), [n, m, splits], [4 * n, 4 * n * m], [32, 64]),
@@ -162,7 +162,7 @@ pub(super) fn launch(
         rows: grid_rows as i32,
         columns: grid_columns as i32,
         group: Tiling::group(context, k, grid_rows) as i32,
-        k_tiles: k.div_ceil(64) as i32,
+        k_tiles: k.div_ceil(tiling.block_k) as i32,
         splits: splits as i32,
         add: i32::from(beta == 1.0 && splits == 1),
     };
@@ -188,33 +188,37 @@ pub(super) fn launch(
     }
 }
 
-/// Boxes of 64 terms and `rows` rows, or of 64 columns and 64 terms.
+/// Boxes of `rows` rows of so many terms, or of 64 columns.
 fn operand_map(
     pointer: u64,
     stride: usize,
     [k, n, planes]: [usize; 3],
     by_columns: bool,
-    rows: usize,
+    [rows, terms]: [usize; 2],
 ) -> sys::CUtensorMap {
     let strides = [2 * stride, 2 * n * stride];
     match by_columns {
-        true => map_of(DType::Bf16, pointer, [n, k, 1], [strides[0]; 2], [64, 64]),
+        true => map_of(DType::Bf16, pointer, [n, k, 1], [strides[0]; 2], [64, terms]),
         false => map_of(
             DType::Bf16,
             pointer,
             [k, n, planes],
             if planes == 1 { [strides[0]; 2] } else { strides },
-            [64, rows],
+            [terms, rows],
         ),
     }
 }
 
-/// A view in boxes of 128-byte rows, in the order in which the matrix units read them. Strides in bytes.
+/// A view in boxes of rows of 128 or 64 bytes, in the order in which the matrix units read them. Strides in bytes.
 fn map_of(dtype: DType, pointer: u64, sizes: [usize; 3], strides: [usize; 2], size: [usize; 2]) -> sys::CUtensorMap {
     let mut map = MaybeUninit::<sys::CUtensorMap>::uninit();
     let kind = match dtype {
         DType::F32 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT32,
         _ => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+    };
+    let swizzle = match size[0] * dtype.bytes() {
+        64 => sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_64B,
+        _ => sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
     };
     // SAFETY: all arrays have the length of the rank, the inner one no stride; on success the map is written.
     let result = unsafe {
@@ -228,7 +232,7 @@ fn map_of(dtype: DType, pointer: u64, sizes: [usize; 3], strides: [usize; 2], si
             [size[0] as u32, size[1] as u32, 1].as_ptr(),
             [1, 1, 1].as_ptr(),
             sys::CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
-            sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
+            swizzle,
             sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
             sys::CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
         )

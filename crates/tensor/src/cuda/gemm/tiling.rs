@@ -20,8 +20,6 @@ const MAX_SPLITS: usize = 16;
 pub(super) const CLUSTER: usize = 2;
 /// Rows and columns of a tile; a cluster has two, one below the other.
 pub(super) const BLOCK: [usize; 2] = [128, 256];
-/// Operands of 64 terms of a tile.
-const STAGE_BYTES: usize = (BLOCK[0] + BLOCK[1]) * 128;
 
 /// How a product is cut and finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,13 +28,15 @@ pub struct Tiling {
     pub name: &'static str,
     /// Whether a warpgroup of its own finishes bf16 results while the others multiply the next tile.
     pub overlapped: bool,
+    /// Terms that are copied at a time: 64 or 32.
+    pub block_k: usize,
     /// Cycles by which one warpgroup is later than the other.
     pub later: usize,
     /// In how many parts the terms of f32 sums are split, each part a plane of a workspace.
     pub splits: usize,
 }
 
-const PLAIN: Tiling = Tiling { name: "128x256", overlapped: false, later: 0, splits: 1 };
+const PLAIN: Tiling = Tiling { name: "128x256", overlapped: false, block_k: 64, later: 0, splits: 1 };
 const OVERLAPPED: Tiling = Tiling { name: "128x256-overlapped", overlapped: true, ..PLAIN };
 
 impl Tiling {
@@ -96,6 +96,10 @@ impl Tiling {
         self.overlapped && finishing != Finishing::F32
     }
 
+    fn stage_bytes(&self) -> usize {
+        (BLOCK[0] + BLOCK[1]) * self.block_k * 2
+    }
+
     /// Shared memory for results.
     fn epilogue_bytes(&self, slots: usize, finishing: Finishing) -> usize {
         match self.overlaps(finishing) {
@@ -105,7 +109,7 @@ impl Tiling {
     }
 
     fn stages(&self, slots: usize, finishing: Finishing) -> usize {
-        (SHARED_BYTES - self.epilogue_bytes(slots, finishing)) / STAGE_BYTES
+        (SHARED_BYTES - self.epilogue_bytes(slots, finishing)) / self.stage_bytes()
     }
 
     /// Stages of the ring of operands, and slots of each warpgroup's epilogue.
@@ -117,7 +121,7 @@ impl Tiling {
 
     pub(super) fn shared_bytes(&self, finishing: Finishing) -> usize {
         let (stages, slots) = self.stages_and_slots(finishing);
-        stages * STAGE_BYTES + self.epilogue_bytes(slots, finishing) + FEW_BYTES
+        stages * self.stage_bytes() + self.epilogue_bytes(slots, finishing) + FEW_BYTES
     }
 
     pub(super) fn options(&self, orders: Orders, finishing: Finishing) -> Vec<String> {
@@ -133,6 +137,7 @@ impl Tiling {
         [
             ("A_COLUMNS", usize::from(orders.a_columns)),
             ("B_COLUMNS", usize::from(orders.b_columns)),
+            ("BLOCK_K", self.block_k),
             ("N_STAGES", stages),
             ("N_SLOTS", slots),
             ("LATER_CYCLES", self.later),
