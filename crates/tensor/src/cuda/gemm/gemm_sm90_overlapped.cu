@@ -128,11 +128,10 @@ __device__ __forceinline__ float fast_gelu(float x) {
     return x * inverse_of_one_and_power(x * (A + B * (x * x)));
 }
 
+// NaN where the cube is infinite, from 7e12 on.
 __device__ __forceinline__ float fast_gelu_derivative(float x) {
     constexpr float A = -LOG2_E * SQRT_8_OVER_PI, B = A * CUBIC;
     constexpr float C = SQRT_8_OVER_PI, D = 3.f * CUBIC * SQRT_8_OVER_PI;
-    // Beyond this it equals 0 or 1; the bound keeps cubes finite, and NaN stays NaN.
-    asm("{\n.reg .f32 y;\nmin.NaN.f32 y, %1, 0f41800000;\nmax.NaN.f32 %0, y, 0fC1800000;\n}" : "=f"(x) : "f"(x));
     const float square = x * x, s = inverse_of_one_and_power(x * (A + B * square));
     return s + x * (C + D * square) * (s - s * s);
 }
@@ -169,9 +168,22 @@ __device__ __forceinline__ void ask_for_given(uint4 (&x)[PLANES][4], const Param
     }
 }
 
-// One chunk: what becomes of the sums x (and y), and of what is given.
-__device__ __forceinline__ uint4 finish(const uint4& x, const uint4& y, const uint4 (&given)[PLANES][4], int i,
-                                        const Parameters& p, const Piece& piece, int further) {
+// dx = dy · GELU′(x) for a chunk; its columns, as rounded, are added to sums.
+__device__ __forceinline__ uint4 gelu_gradient(const uint4& dy, const uint4& x, float (&sums)[8]) {
+    const u32 dys[4] = {dy.x, dy.y, dy.z, dy.w}, xs[4] = {x.x, x.y, x.z, x.w};
+    u32 dxs[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        dxs[i] = pack_bf16(bf16_low(dys[i]) * fast_gelu_derivative(bf16_low(xs[i])),
+                           bf16_high(dys[i]) * fast_gelu_derivative(bf16_high(xs[i])));
+        if (SUMS) sums[2 * i] += bf16_low(dxs[i]), sums[2 * i + 1] += bf16_high(dxs[i]);
+    }
+    return uint4{dxs[0], dxs[1], dxs[2], dxs[3]};
+}
+
+// One chunk: what becomes of the sums of products x (and y), and of what is given.
+__device__ __forceinline__ void finish(const uint4& x, const uint4& y, const uint4 (&given)[PLANES][4], int i,
+                                       float (&sums)[8], const Parameters& p, const Piece& piece, int further) {
     const int row = piece.row + further;
     const bool there = piece.inside && row < p.m;
     unsigned char* out = p.out + row * p.out_stride + piece.column * 2ll;
@@ -189,8 +201,7 @@ __device__ __forceinline__ uint4 finish(const uint4& x, const uint4& y, const ui
         }
         result = map(x, y, x, [](float gate, float up, float) { return gate * fast_sigmoid(gate) * up; });
     }
-    if constexpr (EPILOGUE == GELU_GRADIENT)
-        result = map(x, given[0][i], x, [](float dy, float x, float) { return dy * fast_gelu_derivative(x); });
+    if constexpr (EPILOGUE == GELU_GRADIENT) result = gelu_gradient(x, given[0][i], sums);
     if constexpr (EPILOGUE == SWIGLU_GRADIENT) {
         const uint4 dup = map(x, given[0][i], x, [](float dy, float gate, float) { return dy * (gate * fast_sigmoid(gate)); });
         result = map(x, given[0][i], given[1][i], [](float dy, float gate, float up) {
@@ -200,7 +211,6 @@ __device__ __forceinline__ uint4 finish(const uint4& x, const uint4& y, const ui
         if (there) store_once(out + plane, dup);
     }
     if (there) store_once(out, result);
-    return result;
 }
 
 // The pair of the bias that belongs to a column.
@@ -257,15 +267,8 @@ __device__ void finish_tiles(Shared& shared, const Parameters& p, int finisher, 
                 if (lane == 0) mbarrier_arrive(slot_barrier(shared.taken, piece.warpgroup));
             }
 #pragma unroll
-            for (int i = 0; i < 4; i++) {
-                const uint4 result = finish(x[i], y[i], given[batch % HELD], i, p, piece, 16 * batch + 4 * i);
-                if constexpr (SUMS) {
-                    const u32 pairs[4] = {result.x, result.y, result.z, result.w};
-#pragma unroll
-                    for (int j = 0; j < 8; j++)
-                        sums[j] += j % 2 == 0 ? bf16_low(pairs[j / 2]) : bf16_high(pairs[j / 2]);
-                }
-            }
+            for (int i = 0; i < 4; i++)
+                finish(x[i], y[i], given[batch % HELD], i, sums, p, piece, 16 * batch + 4 * i);
         }
         if constexpr (SUMS) {
 #pragma unroll
