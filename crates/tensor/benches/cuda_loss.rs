@@ -1,5 +1,4 @@
-//! Loss and optimizer on an NVIDIA GPU, timed: `cargo bench -p tensor --bench cuda_loss -- [--quick] [--variants]`;
-//! with variants, only the ways to cut the rows of cross-entropy.
+//! Loss and optimizer on an NVIDIA GPU, timed: `cargo bench -p tensor --bench cuda_loss -- [--quick]`.
 //!
 //! Device times of many launches between two events, on buffers far larger than the L2. Memory-bound kernels are set
 //! against a copy of a gibibyte. Without a driver it says so and ends. Results are tested elsewhere.
@@ -106,42 +105,6 @@ fn cross_entropy(context: &Arc<Context>, quick: bool, copy: f64) -> Result<(), E
     Ok(())
 }
 
-/// Every way to cut rows of cross-entropy, compared with the first one and timed.
-fn variants(context: &Arc<Context>, quick: bool, copy: f64) -> Result<(), Error> {
-    use std::sync::atomic::Ordering;
-    for v in [50_304, 32_000] {
-        let n = 8192;
-        let (logits, targets) = (numbers(&[n, v], 2.0), targets(n, v));
-        let small = numbers(&[300, v], 2.0);
-        let small_targets = Tensor::from_u32(&[300], (0..300).map(|i| (i * 7919 % v) as u32).collect()).to(GPU);
-        let mut expected: Option<[Tensor; 2]> = None;
-        for way in 0..ops::CROSS_ENTROPY_WAYS {
-            ops::CROSS_ENTROPY_WAY.store(way, Ordering::Relaxed);
-            let mut x = small.copied_to(GPU);
-            let losses = ops::cross_entropy_in_place(&mut x, &small_targets, 1.0);
-            let found = [losses, x].map(|x| ops::cast(&x.to(Device::Cpu), DType::F32));
-            let apart = |x: &Tensor, y: &Tensor| {
-                let apart = x.f32s().iter().zip(y.f32s()).map(|(x, y)| (x - y).abs() / (y.abs() + 1e-6));
-                apart.fold(0.0f32, |most, x| if x.is_nan() { f32::INFINITY } else { most.max(x) })
-            };
-            let apart = expected.as_ref().map_or([0.0; 2], |y| [0, 1].map(|i| apart(&found[i], &y[i])));
-            expected.get_or_insert(found);
-            let mut x = logits.copied_to(GPU);
-            let bytes = 4.0 * (n * v) as f64;
-            let seconds = time(context, quick, || drop(ops::cross_entropy_in_place(&mut x, &targets, n as f32)))?;
-            print_bandwidth(&format!("cross_entropy [{n}, {v}] in place, way {way}"), seconds, bytes, copy);
-            let seconds = time(context, quick, || drop(ops::cross_entropy(&logits, &targets, n as f32)))?;
-            print_bandwidth("    loss alone", seconds, bytes / 2.0, copy);
-            println!(
-                "    from way 0, relative: losses {:.1e}, gradients {:.1e} (a step of bf16: 7.8e-3)",
-                apart[0], apart[1]
-            );
-        }
-    }
-    ops::CROSS_ENTROPY_WAY.store(0, Ordering::Relaxed);
-    Ok(())
-}
-
 fn linear_cross_entropy(context: &Arc<Context>, quick: bool) -> Result<(), Error> {
     for (n, d, v) in [(32_768, 768, 50_304), (8192, 2048, 32_000)] {
         let (x, weight, targets) = (numbers(&[n, d], 1.0), numbers(&[v, d], 0.05), targets(n, v));
@@ -175,9 +138,6 @@ fn run(quick: bool) -> Result<(), Error> {
     let seconds = time(&context, quick, || ops::scale_in_place(&mut x, 1.0))?;
     print_bandwidth("scale_in_place of 1 GiB", seconds, bytes, copy);
     drop(x);
-    if std::env::args().any(|argument| argument == "--variants") {
-        return variants(&context, quick, copy);
-    }
     optimizer(&context, quick, copy)?;
     cross_entropy(&context, quick, copy)?;
     linear_cross_entropy(&context, quick)

@@ -39,8 +39,6 @@ pub use attention::{
     cuda as attention_cuda, projected_attention,
 };
 pub use cast::cast;
-#[doc(hidden)]
-pub use cross_entropy::cuda::{N_WAYS as CROSS_ENTROPY_WAYS, WAY as CROSS_ENTROPY_WAY};
 pub use cross_entropy::{IGNORED, cross_entropy, cross_entropy_in_place};
 pub use embedding::{embedding, embedding_with_positions};
 pub use fp8_linear::{Fp8Orders, Fp8Quantised, Fp8Weight, fp8_linear, fp8_quantise};

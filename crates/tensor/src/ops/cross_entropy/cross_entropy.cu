@@ -1,10 +1,10 @@
-// Loss and gradient of rows of logits, each read once: a cluster of blocks walks rows, of which each block has a part, and
-// while it works on one, the next ones are on their way to shared memory. A thread touches only its own vectors there, which
-// it refills as soon as it has used them: the only thing that threads tell each other is the maximum and the sum.
+// Loss and gradient of rows of logits, each read once: a block walks rows, and while it works on one, the next ones are on
+// their way to shared memory. A thread touches only its own vectors there, which it refills as soon as it has used them: the
+// only thing that threads tell each other is the maximum and the sum.
 //
-// A multiprocessor has blocks of several clusters: while one of them reads and adds up, another one writes.
+// A multiprocessor has two blocks or more: while one of them reads and adds up, another one writes.
 //
-// What does not fit in shared memory (`resident` vectors of a part do) is read twice, the second time from the L2.
+// What does not fit in shared memory (`resident` vectors of a row do) is read twice, the second time from the L2.
 
 using T = ELEMENT;
 using G = GRADIENT;
@@ -55,41 +55,14 @@ __device__ __forceinline__ Statistic join_lanes(Statistic x) {
     return x;
 }
 
-// ---- clusters ----
-
-__device__ __forceinline__ u32 rank_in_cluster() {
-    u32 rank = 0;
-    if (CLUSTER > 1) asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-    return rank;
-}
-
-// All threads of the cluster are here, and see what the others have written.
-__device__ __forceinline__ void wait_for_cluster() {
-    if constexpr (CLUSTER > 1) {
-        asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-        asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
-    } else {
-        __syncthreads();
-    }
-}
-
 constexpr int WARPS = BLOCK / 32;
 
-// Over the cluster. The caller alternates between two arrays `of_warp`, so that one barrier is enough.
-__device__ __forceinline__ Statistic join_threads(Statistic x, Statistic* of_warp, u32 rank) {
+// Over the block. The caller alternates between two arrays `of_warp`, so that one barrier is enough.
+__device__ __forceinline__ Statistic join_threads(Statistic x, Statistic* of_warp) {
     x = join_lanes<32>(x);
-    const u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    if constexpr (CLUSTER > 1) {
-        if (lane < CLUSTER) { // tells the block of that rank
-            u32 here = static_cast<u32>(__cvta_generic_to_shared(of_warp + rank * WARPS + warp)), there;
-            asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(here), "r"(lane));
-            asm volatile("st.shared::cluster.v2.f32 [%0], {%1, %2};" ::"r"(there), "f"(x.max), "f"(x.sum) : "memory");
-        }
-    } else {
-        if (lane == 0) of_warp[warp] = x;
-    }
-    wait_for_cluster();
-    return join_lanes<CLUSTER * WARPS>(of_warp[lane % (CLUSTER * WARPS)]);
+    if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = x;
+    __syncthreads();
+    return join_lanes<WARPS>(of_warp[threadIdx.x % WARPS]);
 }
 
 // ---- copies to shared memory that a thread waits for later ----
@@ -157,49 +130,42 @@ __device__ __forceinline__ void write(G* to, const float (&x)[WIDTH]) {
 // Rows are [v] at distances of `stride` elements, and what is between them may be written. `losses` or `gradient` may be
 // null, and `gradient` may be `logits`. IGNORED targets give zeros; others outside of 0..v give NaN, and so does an infinite
 // loss in its gradient.
-extern "C" __global__
-#if CLUSTER > 1
-__cluster_dims__(CLUSTER, 1, 1)
-#endif
-__launch_bounds__(BLOCK, BLOCKS) void cross_entropy(
+extern "C" __global__ __launch_bounds__(BLOCK, BLOCKS) void cross_entropy(
     float* losses, G* gradient, const T* logits, const u32* targets, u32 n, u32 v, u32 stride, u32 resident,
     float scale) {
     extern __shared__ uint4 shared[]; // [STAGES][resident] vectors
-    __shared__ Statistic of_warp[2][CLUSTER * WARPS];
-    static_assert(CLUSTER * WARPS <= 32, "a warp joins what all warps have");
-    const u32 rank = rank_in_cluster();
-    const u32 n_clusters = gridDim.x / CLUSTER, first_row = blockIdx.x / CLUSTER;
-    const u32 n_vectors_of_row = (v + WIDTH - 1) / WIDTH;
-    const u32 part = (n_vectors_of_row + CLUSTER - 1) / CLUSTER; // of a block
-    const u32 first_vector = min(rank * part, n_vectors_of_row);
-    const u32 n_vectors = min(part, n_vectors_of_row - first_vector); // counted from first_vector on
+    __shared__ Statistic of_warp[2][WARPS];
+    static_assert(WARPS <= 32, "a warp joins what all warps have");
+    const u32 n_vectors = (v + WIDTH - 1) / WIDTH, n_resident = min(resident, n_vectors);
 
     auto fetch = [&](u64 row, u32 stage, u32 vector) {
-        copy_async(shared + stage * resident + vector, logits + row * stride + (first_vector + vector) * WIDTH);
+        copy_async(shared + stage * resident + vector, logits + row * stride + vector * WIDTH);
     };
-    const u32 n_resident = min(resident, n_vectors);
     for (u32 stage = 0; stage < STAGES; ++stage) {
-        u64 row = first_row + u64(stage) * n_clusters;
+        u64 row = blockIdx.x + u64(stage) * gridDim.x;
         if (row < n) {
             for (u32 vector = threadIdx.x; vector < n_resident; vector += BLOCK) fetch(row, stage, vector);
         }
         end_group();
     }
-    if (CLUSTER > 1) wait_for_cluster(); // nothing is written to a block that has not started
 
-    u32 next_target = first_row < n ? targets[first_row] : IGNORED;
+    u32 next_target = blockIdx.x < n ? targets[blockIdx.x] : IGNORED;
     u32 stage = 0, parity = 0;
-    for (u64 row = first_row; row < n; row += n_clusters) {
+    for (u64 row = blockIdx.x; row < n; row += gridDim.x) {
         const u32 target = next_target;
-        if (row + n_clusters < n) next_target = targets[row + n_clusters]; // read here: its latency would be waited for
+        if (row + gridDim.x < n) next_target = targets[row + gridDim.x]; // read here: its latency would be waited for
         const T* x = logits + row * stride;
         const uint4* slots = shared + stage * resident;
         auto read_vector = [&](u32 (&words)[WORDS], u32 vector) {
             if (VECTOR_BYTES == 16 && vector < n_resident) {
                 read(words, slots + vector);
             } else {
-                read(words, x + (first_vector + vector) * WIDTH);
+                read(words, x + vector * WIDTH);
             }
+        };
+        const u64 next_row = row + u64(STAGES) * gridDim.x;
+        auto refill = [&](u32 vector) {
+            if (vector < n_resident && next_row < n) fetch(next_row, stage, vector);
         };
         wait_for_oldest();
 
@@ -216,7 +182,7 @@ __launch_bounds__(BLOCK, BLOCKS) void cross_entropy(
                 u32 vector = first + b * BLOCK;
                 if (vector >= n_vectors) break;
                 float values[WIDTH];
-                unpack(values, words[b], (first_vector + vector) * WIDTH, v);
+                unpack(values, words[b], vector * WIDTH, v);
                 float max = values[0];
 #pragma unroll
                 for (u32 j = 1; j < WIDTH; ++j) max = fmaxf(max, values[j]);
@@ -228,51 +194,43 @@ __launch_bounds__(BLOCK, BLOCKS) void cross_entropy(
 #pragma unroll
                 for (u32 j = 1; j < WIDTH; ++j) sum += exponential(values[j], statistic.max);
                 statistic.sum += sum;
+                if (gradient == nullptr) refill(vector); // else it is needed again
             }
         }
         // Of the thread that has the target's logit; for other targets it is nobody's.
         const bool counts = target < v;
-        const u32 target_vector = target / WIDTH - first_vector; // past the part, unless it is in it
-        const bool owns_target = counts && target_vector < n_vectors && target_vector % BLOCK == threadIdx.x;
+        const bool owns_target = counts && target / WIDTH % BLOCK == threadIdx.x;
         const float target_logit = owns_target ? to_float(x[target]) : 0.f;
-        statistic = join_threads(statistic, of_warp[parity], rank);
+        statistic = join_threads(statistic, of_warp[parity]);
 
         const float nan = __int_as_float(0x7fffffff);
         const float loss = logf(statistic.sum) + (statistic.max - target_logit);
         if (losses != nullptr) {
             if (owns_target) losses[row] = loss;
-            if (!counts && rank == 0 && threadIdx.x == 0) losses[row] = target == IGNORED ? 0.f : nan;
+            if (!counts && threadIdx.x == 0) losses[row] = target == IGNORED ? 0.f : nan;
         }
         const float factor = counts ? scale / statistic.sum : nan;
-        const u64 next_row = row + u64(STAGES) * n_clusters;
-        for (u32 first = threadIdx.x; first < n_vectors; first += BATCH * BLOCK) {
-            if (gradient != nullptr) {
-                u32 words[BATCH][WORDS];
+        for (u32 first = threadIdx.x; gradient != nullptr && first < n_vectors; first += BATCH * BLOCK) {
+            u32 words[BATCH][WORDS];
 #pragma unroll
-                for (u32 b = 0; b < BATCH; ++b) {
-                    u32 vector = first + b * BLOCK;
-                    if (vector < n_vectors) read_vector(words[b], vector);
-                }
-#pragma unroll
-                for (u32 b = 0; b < BATCH; ++b) {
-                    u32 vector = first + b * BLOCK;
-                    if (vector >= n_vectors) break;
-                    float values[WIDTH];
-                    unpack(values, words[b], (first_vector + vector) * WIDTH, v);
-#pragma unroll
-                    for (u32 j = 0; j < WIDTH; ++j) values[j] = exponential(values[j], statistic.max) * factor;
-                    if (target == IGNORED) {
-#pragma unroll
-                        for (u32 j = 0; j < WIDTH; ++j) values[j] = 0.f;
-                    }
-                    G* to = gradient + row * stride + (first_vector + vector) * WIDTH;
-                    write(to, values); // within the row's stride, of which WIDTH is a divisor
-                }
+            for (u32 b = 0; b < BATCH; ++b) {
+                u32 vector = first + b * BLOCK;
+                if (vector < n_vectors) read_vector(words[b], vector);
             }
 #pragma unroll
             for (u32 b = 0; b < BATCH; ++b) {
                 u32 vector = first + b * BLOCK;
-                if (vector < n_resident && next_row < n) fetch(next_row, stage, vector);
+                if (vector >= n_vectors) break;
+                float values[WIDTH];
+                unpack(values, words[b], vector * WIDTH, v);
+#pragma unroll
+                for (u32 j = 0; j < WIDTH; ++j) values[j] = exponential(values[j], statistic.max) * factor;
+                if (target == IGNORED) {
+#pragma unroll
+                    for (u32 j = 0; j < WIDTH; ++j) values[j] = 0.f;
+                }
+                write(gradient + row * stride + vector * WIDTH, values); // within the row's stride, of which WIDTH is a divisor
+                refill(vector);
             }
         }
         // Over what this thread has written there.

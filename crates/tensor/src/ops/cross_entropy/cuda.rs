@@ -1,7 +1,5 @@
 //! One block for a row at a time, which stays in shared memory as far as it fits.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use crate::cuda::{Arch, Arg, Context, ELEMENT, Source};
 use crate::ops::row_kernel::cuda_type;
 use crate::{DType, Tensor};
@@ -28,30 +26,17 @@ struct Shape {
     threads: usize,
     /// Blocks of a multiprocessor.
     blocks: usize,
-    /// Blocks that share a row, each with its part.
-    cluster: usize,
-    /// Parts in shared memory: the one that is worked on, and those that are on their way.
+    /// Rows in shared memory: the one that is worked on, and those that are on their way.
     stages: usize,
-    /// Vectors of a part that are in shared memory.
+    /// Vectors of a row that are in shared memory.
     resident: usize,
 }
 
 /// Threads of a multiprocessor, with 64 registers each.
 const THREADS: usize = 1024;
+/// The most threads of a block: a multiprocessor has several, which do not wait for each other.
+const MAX_BLOCK: usize = 512;
 const MAX_STAGES: usize = 4;
-
-/// Threads of a block, blocks of a multiprocessor and blocks of a cluster for wide rows on devices with clusters.
-const WIDE: [(usize, usize, usize); N_WAYS - 1] = [(256, 4, 2), (512, 2, 1), (512, 2, 2), (1024, 1, 1), (256, 4, 4)];
-
-/// Ways to cut wide rows on Hopper, to be measured against each other: those of `WIDE`, and rows in registers.
-pub const N_WAYS: usize = 6;
-
-/// The one that is used.
-pub static WAY: AtomicUsize = AtomicUsize::new(0);
-
-fn wide() -> (usize, usize, usize) {
-    WIDE[WAY.load(Ordering::Relaxed).min(WIDE.len() - 1)]
-}
 
 impl Shape {
     /// For a device of that architecture.
@@ -59,17 +44,15 @@ impl Shape {
         let width = (16 / dtype.bytes()).min(1 << stride.trailing_zeros().min(3));
         let vector_bytes = width * dtype.bytes();
         let vectors = v.div_ceil(width);
-        let threads = vectors.div_ceil(4).next_power_of_two().clamp(64, THREADS);
-        let wide = arch == Arch::Sm90a && threads == THREADS && vector_bytes == 16;
-        let (threads, blocks, cluster) = if wide { self::wide() } else { (threads, THREADS / threads, 1) };
-        let part = vectors.div_ceil(cluster);
+        let threads = vectors.div_ceil(4).next_power_of_two().clamp(64, MAX_BLOCK);
+        let blocks = THREADS / threads;
         // The driver takes 1 KiB for each block, the kernel itself has less than 1 KiB.
         let capacity = (arch.shared_bytes() / blocks - 2048) / vector_bytes;
         let (stages, resident) = match vector_bytes {
-            16 if part > 0 => ((capacity / part).clamp(1, MAX_STAGES), part.min(capacity)),
+            16 if vectors > 0 => ((capacity / vectors).clamp(1, MAX_STAGES), vectors.min(capacity)),
             _ => (1, 0), // too small for copies that do not wait
         };
-        Self { width, threads, blocks, cluster, stages, resident }
+        Self { width, threads, blocks, stages, resident }
     }
 
     fn shared_bytes(&self) -> usize {
@@ -77,56 +60,19 @@ impl Shape {
     }
 
     fn source(&self, logits: DType, gradient: DType) -> Source {
-        let Self { width, threads, blocks, cluster, stages, .. } = self;
+        let Self { width, threads, blocks, stages, .. } = self;
         let options = vec![
             format!("-DELEMENT={}", cuda_type(logits)),
             format!("-DGRADIENT={}", cuda_type(gradient)),
             format!("-DWIDTH={width}"),
             format!("-DBLOCK={threads}"),
             format!("-DBLOCKS={blocks}"),
-            format!("-DCLUSTER={cluster}"),
             format!("-DSTAGES={stages}"),
         ];
         let parts = &[ELEMENT, ("cross_entropy.cu", include_str!("cross_entropy.cu"))];
         Source { name: "cross_entropy", parts, options }
     }
 }
-
-/// How the kernel for Hopper cuts rows of bf16: a block for each of them, which holds it in registers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct HeldRows {
-    /// Vectors of 8 logits of a thread.
-    vectors: usize,
-    /// Rows in shared memory or on their way there.
-    rows: usize,
-    row_bytes: usize,
-}
-
-impl HeldRows {
-    /// The most vectors of a thread that leave it registers to work with.
-    const MOST: usize = 7;
-
-    /// For rows that are long enough for a block and of which two fit in shared memory.
-    fn of([logits, gradient]: [DType; 2], v: usize, stride: usize, arch: Arch) -> Option<Self> {
-        let (n_vectors, row_bytes) = (v.div_ceil(8), v.div_ceil(8) * 16);
-        let fits = [logits, gradient] == [DType::Bf16; 2] && stride.is_multiple_of(8) && arch == Arch::Sm90a;
-        if !fits || n_vectors <= 2 * THREADS {
-            return None;
-        }
-        // The driver takes 1 KiB, the kernel itself has less than 1 KiB.
-        let (vectors, rows) = (n_vectors.div_ceil(THREADS), (arch.shared_bytes() - 2048) / row_bytes);
-        let rows = rows.min(MAX_STAGES);
-        (vectors <= Self::MOST && rows >= 2).then_some(Self { vectors, rows, row_bytes })
-    }
-
-    fn source(&self) -> Source {
-        let parts = const { &[SM90, ELEMENT, ("cross_entropy_sm90.cu", include_str!("cross_entropy_sm90.cu"))] };
-        let options = vec![format!("-DVECTORS={}", self.vectors), format!("-DHELD_ROWS={}", self.rows)];
-        Source { name: "cross_entropy_rows", parts, options }
-    }
-}
-
-const SM90: (&str, &str) = ("sm90.cuh", include_str!("../../cuda/sm90.cuh"));
 
 /// Sources for CI, with the architectures they must compile for.
 pub(in crate::ops) fn sources() -> Vec<(Source, &'static [Arch])> {
@@ -139,11 +85,7 @@ pub(in crate::ops) fn sources() -> Vec<(Source, &'static [Arch])> {
     let of = |arch, archs| {
         cases.map(|(logits, gradient, v)| (Shape::of(logits, v, v, arch).source(logits, gradient), archs))
     };
-    let held = [50_304, 32_000, 20_000].map(|v| {
-        let held = HeldRows::of([DType::Bf16; 2], v, v, Arch::Sm90a).expect("rows that fit");
-        (held.source(), Arch::HOPPER)
-    });
-    [of(Arch::Sm(80), Arch::PORTABLE).to_vec(), of(Arch::Sm90a, Arch::HOPPER).to_vec(), held.to_vec()].concat()
+    [of(Arch::Sm(80), Arch::PORTABLE), of(Arch::Sm90a, Arch::HOPPER)].concat()
 }
 
 /// The loss of each row goes to its place in `losses`.
@@ -195,26 +137,9 @@ fn launch(
         "cross_entropy: {n} rows need as many targets"
     );
     let null = Arg::Pointer(0);
-    let held = HeldRows::of([logits, gradient], v, stride, context.arch());
-    if let Some(held) = held.filter(|_| WAY.load(Ordering::Relaxed) == N_WAYS - 1) {
-        let kernel = context.kernel(&held.source(), "cross_entropy_rows", held.rows * held.row_bytes);
-        let arguments = [
-            pointers.losses.map_or(null, |x| offset(x, first)),
-            pointers.gradient.unwrap_or(null),
-            pointers.logits,
-            offset(targets.into(), first),
-            n.into(),
-            v.into(),
-            stride.into(),
-            pointers.scale.into(),
-        ];
-        // SAFETY: as below; shared memory holds the rows that are there at a time, and rows start on 16 bytes.
-        unsafe { kernel.run([n.min(context.n_multiprocessors()), 1, 1], THREADS, &arguments) };
-        return;
-    }
     let shape = Shape::of(logits, v, stride, context.arch());
     let kernel = context.kernel(&shape.source(logits, gradient), "cross_entropy", shape.shared_bytes());
-    let clusters = n.min(shape.blocks * context.n_multiprocessors() / shape.cluster);
+    let blocks = n.min(shape.blocks * context.n_multiprocessors());
     let arguments = [
         pointers.losses.map_or(null, |x| offset(x, first)),
         pointers.gradient.unwrap_or(null),
@@ -228,7 +153,7 @@ fn launch(
     ];
     // SAFETY: logits and gradient are n rows of `stride` elements, losses and targets have n elements from `first` on,
     // and shared memory holds the resident vectors of all stages.
-    unsafe { kernel.run([clusters * shape.cluster, 1, 1], shape.threads, &arguments) };
+    unsafe { kernel.run([blocks, 1, 1], shape.threads, &arguments) };
 }
 
 /// The address of element `at`, of 4 bytes.
@@ -252,16 +177,11 @@ mod tests {
                 let stride = v.next_multiple_of(8);
                 let shape = Shape::of(dtype, v, stride, arch);
                 assert!(shape.blocks * (shape.shared_bytes() + 2048) <= arch.shared_bytes(), "{v}: {shape:?}");
-                assert!(shape.resident * shape.cluster < v.div_ceil(shape.width) + shape.cluster);
-                assert!(shape.width * dtype.bytes() == 16 && shape.threads * shape.cluster <= THREADS);
+                assert!(shape.resident <= v.div_ceil(shape.width));
+                assert!(shape.width * dtype.bytes() == 16 && shape.threads * shape.blocks == THREADS);
             }
         }
-        for v in [16_385, 32_000, 50_257, 50_304, 57_344] {
-            let held = HeldRows::of([DType::Bf16; 2], v, v.next_multiple_of(8), Arch::Sm90a).expect("rows that fit");
-            assert!(held.rows * held.row_bytes + 2048 <= Arch::Sm90a.shared_bytes(), "{v}: {held:?}");
-        }
-        assert_eq!(HeldRows::of([DType::Bf16; 2], 128_256, 128_256, Arch::Sm90a), None);
         let shape = Shape::of(DType::Bf16, 50_304, 50_304, Arch::Sm90a);
-        assert_eq!((shape.stages, shape.resident, shape.threads, shape.cluster), (1, 3144, 256, 2));
+        assert_eq!((shape.stages, shape.resident, shape.threads, shape.blocks), (1, 6288, 512, 2));
     }
 }

@@ -67,23 +67,10 @@ fn gradient_by_definition(logits: &Tensor, targets: &[u32], scale: f64) -> Tenso
     Tensor::from_f32(logits.shape(), dlogits)
 }
 
-/// Rows shorter than a warp, of every alignment, of several blocks per multiprocessor, of one; rows that are longer than
-/// shared memory; more rows than blocks.
-const SHAPES: [(usize, usize); 13] = [
-    (1, 1),
-    (3, 17),
-    (5, 33),
-    (100, 1000),
-    (20_000, 40),
-    (700, 1004),
-    (300, 2050),
-    (7, 20_000),
-    (3, 50_257),
-    (400, 50_304),
-    (2, 128_256),
-    (0, 8),
-    (2, 152_063),
-];
+/// Rows shorter than a warp, of every alignment, of several blocks per multiprocessor, more of them than all blocks take at
+/// a time; rows that are longer than shared memory. Each width is a kernel that takes half a second to compile.
+const SHAPES: [(usize, usize); 9] =
+    [(1, 1), (3, 17), (0, 40), (20_000, 40), (700, 1004), (300, 2050), (7, 20_000), (300, 50_304), (2, 152_063)];
 
 #[test]
 fn every_device_equals_the_definition() {
@@ -115,38 +102,6 @@ fn every_device_equals_the_definition() {
             let expected_dlogits = gradient_by_definition(&logits, targets.u32s(), 1.0 / 3.0);
             let relative = if dtype == DType::Bf16 { 4e-3 } else { 1e-5 };
             assert_close(&in_place, &expected_dlogits, Tolerance { absolute: 1e-7, relative });
-        }
-    }
-}
-
-#[test]
-fn every_way_to_cut_wide_rows_of_a_gpu_equals_the_definition() {
-    use std::sync::atomic::Ordering;
-    for case @ (device, dtype) in cases().into_iter().filter(|(device, _)| *device != Device::Cpu) {
-        for (n, v) in [(3, 16_392), (150, 20_000), (300, 50_304)] {
-            let few = random(&[2003], 1);
-            let logits = Tensor::from_fn(&[n, v], |i| few.f32s()[i % 2003] * 3.0 - (i / v) as f32);
-            let (logits, targets) = (rounded(&logits, dtype), some_targets(n, v));
-            let expected = by_definition(&logits, targets.u32s(), 3.0);
-            let expected_dlogits = gradient_by_definition(&logits, targets.u32s(), 1.0 / 3.0);
-            for way in 0..cuda::N_WAYS {
-                cuda::WAY.store(way, Ordering::Relaxed);
-                let mut in_place = placed(&logits, case).copied_to(device);
-                let losses = cross_entropy_in_place(&mut in_place, &targets.to(device), 3.0);
-                let found = fetched(&losses).f32s().iter().map(|&x| f64::from(x)).sum::<f64>() / 3.0;
-                let what = format!("[{n}, {v}], way {way}");
-                assert!((found - expected).abs() <= 2e-6 * (1.0 + expected), "{what}: {found}, expected {expected}");
-                let relative = if dtype == DType::Bf16 { 4e-3 } else { 1e-5 };
-                assert_close(&in_place, &expected_dlogits, Tolerance { absolute: 1e-7, relative });
-
-                let mut bad = logits.clone();
-                bad.f32s_mut()[v + 9] = [f32::NAN, f32::INFINITY][way % 2];
-                let mut bad = placed(&bad, case).copied_to(device);
-                let losses = fetched(&cross_entropy_in_place(&mut bad, &targets.to(device), 3.0));
-                assert!(!losses.f32s()[1].is_finite() && losses.f32s()[0].is_finite(), "{what}: {:?}", losses.f32s());
-                assert!(!fetched(&bad).f32s()[v..2 * v].iter().all(|x| x.is_finite()), "{what}");
-            }
-            cuda::WAY.store(0, Ordering::Relaxed);
         }
     }
 }
