@@ -1,5 +1,5 @@
-// Rows of D elements in vectors of WIDTH. A team of TEAM threads (a power of two from 32 on) holds a row in registers; a
-// block is BLOCK / TEAM teams. T is the type of activations, G that of the gradient that is written.
+// Rows of D elements in vectors of WIDTH. A team of TEAM threads (whole warps) holds a row in registers; a block is
+// BLOCK / TEAM teams, at most 15 unless a team is one warp. T is the type of activations, G that of the gradient that is written.
 
 using T = ELEMENT;
 using G = GRADIENT;
@@ -86,6 +86,8 @@ __device__ __forceinline__ void sum_over_team(float (&x)[N], int slot) {
     }
 }
 
+#if BACKWARD
+
 // Writes the sum of the `sums` of all teams, D numbers, to `to`, in the order of the teams. For all threads of a block.
 __device__ __forceinline__ void add_up_teams(float* to, const float (&sums)[VECTORS][WIDTH]) {
     if constexpr (TEAMS > 1) {
@@ -113,7 +115,7 @@ __device__ __forceinline__ void add_up_teams(float* to, const float (&sums)[VECT
 // ones.
 extern "C" __global__ __launch_bounds__(1024) void sum_partials(
     float* first, float* second, float* third, const float* partials, u32 n_partials) {
-    constexpr u32 WARPS = 32, BATCH = 9; // loads under way: those of two blocks of each of an H100's multiprocessors
+    constexpr u32 WARPS = 32, BATCH = 5; // loads under way: those of a block of each of an H100's multiprocessors
     __shared__ float of_warp[WARPS][32];
     u32 at = blockIdx.x * 32 + threadIdx.x % 32, warp = threadIdx.x / 32;
     const float* from = partials + u64(blockIdx.y) * n_partials * D + at;
@@ -138,3 +140,5 @@ extern "C" __global__ __launch_bounds__(1024) void sum_partials(
         (blockIdx.y == 0 ? first : blockIdx.y == 1 ? second : third)[at] = x;
     }
 }
+
+#endif

@@ -37,7 +37,7 @@ pub(in crate::ops) fn sources() -> Vec<(Source, &'static [Arch])> {
 /// Writes all outputs.
 pub(super) fn forward(outputs: Outputs<'_>, x: &Tensor, gain: &Tensor, bias: Option<&Tensor>, eps: f32) {
     let (n, d) = x.rows();
-    let shape = RowShape::of(x.dtype(), d);
+    let shape = RowShape::forward(x.dtype(), d);
     let kernel = x.cuda().kernel(&source(shape, x.dtype(), false), "layer_norm_forward", 0);
     let Outputs { y, mean, inv_std } = outputs;
     let (bias, n_rows) = (Arg::optional(bias), n.into());
@@ -57,7 +57,7 @@ pub(super) fn add_forward(
     eps: f32,
 ) {
     let (n, d) = x.rows();
-    let shape = RowShape::of(x.dtype(), d);
+    let shape = RowShape::forward(x.dtype(), d);
     let kernel = x.cuda().kernel(&source(shape, x.dtype(), false), "add_layer_norm_forward", 0);
     let Outputs { y, mean, inv_std } = outputs;
     let (bias, n_rows) = (Arg::optional(bias), n.into());
@@ -83,7 +83,7 @@ pub(super) fn add_forward(
 pub(super) fn backward(dx: &mut Tensor, beta: f32, sums: &mut [&mut Tensor], dy: &Tensor, saved: &Saved<'_>) {
     let Saved { x, gain, mean, inv_std } = *saved;
     let (n, d) = x.rows();
-    let (device, shape) = (x.cuda(), RowShape::of(x.dtype(), d));
+    let (device, shape) = (x.cuda(), RowShape::backward(x.dtype(), d));
     let source = source(shape, dx.dtype(), sums.len() == 3);
     let blocks = shape.backward_blocks(device, n);
     let mut partial = Tensor::unspecified_on(dx.device(), &[sums.len(), blocks, d], DType::F32);

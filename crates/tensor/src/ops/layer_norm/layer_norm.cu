@@ -1,5 +1,7 @@
 // Each row is read once, into registers; the variance is summed around the mean, so that a large mean cancels exactly.
 
+#if !BACKWARD
+
 template <bool ADD>
 __device__ __forceinline__ void forward(
     T* y, float* mean, float* inv_std, T* sum, const T* x, const T* addend, const T* addend_bias, const float* gain,
@@ -43,52 +45,59 @@ extern "C" __global__ __launch_bounds__(BLOCK) void add_layer_norm_forward(
     forward<true>(y, mean, inv_std, sum, x, addend, addend_bias, gain, bias, n, eps);
 }
 
-// With three sums for each column, registers do not suffice for dy until it is needed again: it comes from the L1 then.
-constexpr bool READ_AGAIN = COLUMN_SUMS && VECTORS * WIDTH > 16;
+#else
 
-// dx <- beta * dx + the gradient of x. Each block walks the rows and leaves its part of dgain in partial[block], that of
-// dbias in partial[gridDim.x + block], and with COLUMN_SUMS that of the sums of the columns of dx in
-// partial[2 * gridDim.x + block]; `sum_partials` adds those up in a fixed order.
-extern "C" __global__ __launch_bounds__(BLOCK, RESIDENT) void layer_norm_backward(
-    G* dx, float beta, float* partial, const T* dy, const T* x, const float* gain, const float* mean,
-    const float* inv_std, u32 n) {
-    float dgain[VECTORS][WIDTH] = {}, dbias[VECTORS][WIDTH] = {}, sums[VECTORS][WIDTH] = {};
-    int slot = 0;
-    for (u64 row = row_of_team(); row < n; row += u64(gridDim.x) * TEAMS, slot ^= 1) {
-        Row<T> dys, xs;
-        Row<G> old;
+// What backward reads of a row.
+struct Inputs {
+    Row<T> dys, xs;
+    Row<G> old;
+    float m, r;
+
+    __device__ __forceinline__ void load_from(
+        const T* dy, const T* x, const G* dx, const float* mean, const float* inv_std, u64 row, bool adds) {
         dys.load_from(dy + row * D);
         xs.load_from(x + row * D);
-        if (beta != 0.f) old.load_from(dx + row * D);
-        else old.clear();
-        float m = mean[row], r = inv_std[row];
+        if (adds) old.load_from(dx + row * D);
+        m = mean[row], r = inv_std[row];
+    }
+};
+
+// dx <- beta * dx + the gradient of x. Each block walks the rows, of which each team has the next one under way, and leaves
+// its part of dgain in partial[block], that of dbias in partial[gridDim.x + block], and with COLUMN_SUMS that of the sums of
+// the columns of dx in partial[2 * gridDim.x + block]; `sum_partials` adds those up in a fixed order.
+extern "C" __global__ __launch_bounds__(BLOCK, 1) void layer_norm_backward(
+    G* dx, float beta, float* partial, const T* dy, const T* x, const float* gain, const float* mean,
+    const float* inv_std, u32 n) {
+    float gains[VECTORS][WIDTH];
+    float dgain[VECTORS][WIDTH] = {}, dbias[VECTORS][WIDTH] = {}, sums[VECTORS][WIDTH] = {};
+    EACH_VECTOR(i) load(gains[i], gain + column(i));
+    const u64 step = u64(gridDim.x) * TEAMS;
+    u64 row = row_of_team();
+    Inputs next;
+    next.old.clear();
+    if (row < n) next.load_from(dy, x, dx, mean, inv_std, row, beta != 0.f);
+    for (int slot = 0; row < n; row += step, slot ^= 1) {
+        Inputs now = next;
+        if (row + step < n) next.load_from(dy, x, dx, mean, inv_std, row + step, beta != 0.f);
+        float m = now.m, r = now.r;
         float means[2] = {}; // of g and g * x_hat, with g = gain * dy
-        EACH_VECTOR(i) {
-            float g[WIDTH];
-            load(g, gain + column(i));
-            EACH_ELEMENT(j) {
-                float g_dy = g[j] * dys[i][j];
-                means[0] += g_dy;
-                means[1] += g_dy * (xs[i][j] - m);
-            }
+        EACH_VECTOR(i) EACH_ELEMENT(j) {
+            float g_dy = gains[i][j] * now.dys[i][j];
+            means[0] += g_dy;
+            means[1] += g_dy * (now.xs[i][j] - m);
         }
         sum_over_team(means, slot);
-        dys.forget();
-        xs.forget();
+        now.dys.forget();
+        now.xs.forget();
         means[0] = means[0] / D;
         means[1] = means[1] * r / D;
         EACH_VECTOR(i) {
-            float g[WIDTH], out[WIDTH];
-            load(g, gain + column(i));
-            if constexpr (READ_AGAIN) {
-                asm volatile("" ::: "memory"); // one vector at a time
-                load(dys.vectors[i], dy + row * D + column(i));
-            }
+            float out[WIDTH];
             EACH_ELEMENT(j) {
-                float x_hat = (xs[i][j] - m) * r;
-                dgain[i][j] += dys[i][j] * x_hat;
-                dbias[i][j] += dys[i][j];
-                out[j] = beta * old[i][j] + (g[j] * dys[i][j] - means[0] - x_hat * means[1]) * r;
+                float x_hat = (now.xs[i][j] - m) * r;
+                dgain[i][j] += now.dys[i][j] * x_hat;
+                dbias[i][j] += now.dys[i][j];
+                out[j] = beta * now.old[i][j] + (gains[i][j] * now.dys[i][j] - means[0] - x_hat * means[1]) * r;
                 if (COLUMN_SUMS) sums[i][j] += out[j];
             }
             store(dx + row * D + column(i), out);
@@ -98,3 +107,5 @@ extern "C" __global__ __launch_bounds__(BLOCK, RESIDENT) void layer_norm_backwar
     add_up_teams(partial + (u64(gridDim.x) + blockIdx.x) * D, dbias);
     if (COLUMN_SUMS) add_up_teams(partial + (2 * u64(gridDim.x) + blockIdx.x) * D, sums);
 }
+
+#endif

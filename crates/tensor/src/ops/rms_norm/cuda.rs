@@ -29,7 +29,7 @@ pub(in crate::ops) fn sources() -> Vec<(Source, &'static [Arch])> {
 /// Writes `y: [n, d]` and `inv_rms: [n]`.
 pub(super) fn forward(y: &mut Tensor, inv_rms: &mut Tensor, x: &Tensor, gain: &Tensor, eps: f32) {
     let (n, d) = x.rows();
-    let shape = RowShape::of(x.dtype(), d);
+    let shape = RowShape::forward(x.dtype(), d);
     let kernel = x.cuda().kernel(&source(shape, x.dtype(), false), "rms_norm_forward", 0);
     let arguments = [y.into(), inv_rms.into(), x.into(), gain.into(), n.into(), eps.into()];
     // SAFETY: y and x are [n, d], inv_rms [n], gain [d]; rows from n on and columns from d on are left out.
@@ -45,7 +45,7 @@ pub(super) fn add_forward(
     eps: f32,
 ) {
     let (n, d) = x.rows();
-    let shape = RowShape::of(x.dtype(), d);
+    let shape = RowShape::forward(x.dtype(), d);
     let kernel = x.cuda().kernel(&source(shape, x.dtype(), false), "add_rms_norm_forward", 0);
     let addend_bias = Arg::optional(addend_bias);
     let (x, addend) = (x.into(), addend.into());
@@ -59,7 +59,7 @@ pub(super) fn add_forward(
 pub(super) fn backward(dx: &mut Tensor, beta: f32, sums: &mut [&mut Tensor], dy: &Tensor, saved: &Saved<'_>) {
     let Saved { x, gain, inv_rms } = *saved;
     let (n, d) = x.rows();
-    let (device, shape) = (x.cuda(), RowShape::of(x.dtype(), d));
+    let (device, shape) = (x.cuda(), RowShape::backward(x.dtype(), d));
     let source = source(shape, dx.dtype(), sums.len() == 2);
     let blocks = shape.backward_blocks(device, n);
     let mut partial = Tensor::unspecified_on(dx.device(), &[sums.len(), blocks, d], DType::F32);

@@ -1,5 +1,7 @@
 // Each row is read once, into registers.
 
+#if !BACKWARD
+
 template <bool ADD>
 __device__ __forceinline__ void forward(
     T* y, float* inv_rms, T* sum, const T* x, const T* addend, const T* addend_bias, const float* gain, u32 n,
@@ -34,38 +36,49 @@ extern "C" __global__ __launch_bounds__(BLOCK) void add_rms_norm_forward(
     forward<true>(y, inv_rms, sum, x, addend, addend_bias, gain, n, eps);
 }
 
-// dx <- beta * dx + the gradient of x. Each block walks the rows and leaves its part of dgain in partial[block], and with
-// COLUMN_SUMS that of the sums of the columns of dx in partial[gridDim.x + block]; `sum_partials` adds those up in a fixed
-// order.
-extern "C" __global__ __launch_bounds__(BLOCK, RESIDENT) void rms_norm_backward(
-    G* dx, float beta, float* partial, const T* dy, const T* x, const float* gain, const float* inv_rms, u32 n) {
-    float dgain[VECTORS][WIDTH] = {}, sums[VECTORS][WIDTH] = {};
-    int slot = 0;
-    for (u64 row = row_of_team(); row < n; row += u64(gridDim.x) * TEAMS, slot ^= 1) {
-        Row<T> dys, xs;
-        Row<G> old;
+#else
+
+// What backward reads of a row.
+struct Inputs {
+    Row<T> dys, xs;
+    Row<G> old;
+    float r;
+
+    __device__ __forceinline__ void load_from(const T* dy, const T* x, const G* dx, const float* inv_rms, u64 row, bool adds) {
         dys.load_from(dy + row * D);
         xs.load_from(x + row * D);
-        if (beta != 0.f) old.load_from(dx + row * D);
-        else old.clear();
-        float r = inv_rms[row];
+        if (adds) old.load_from(dx + row * D);
+        r = inv_rms[row];
+    }
+};
+
+// dx <- beta * dx + the gradient of x. Each block walks the rows, of which each team has the next one under way, and leaves
+// its part of dgain in partial[block], and with COLUMN_SUMS that of the sums of the columns of dx in
+// partial[gridDim.x + block]; `sum_partials` adds those up in a fixed order.
+extern "C" __global__ __launch_bounds__(BLOCK, 1) void rms_norm_backward(
+    G* dx, float beta, float* partial, const T* dy, const T* x, const float* gain, const float* inv_rms, u32 n) {
+    float gains[VECTORS][WIDTH], dgain[VECTORS][WIDTH] = {}, sums[VECTORS][WIDTH] = {};
+    EACH_VECTOR(i) load(gains[i], gain + column(i));
+    const u64 step = u64(gridDim.x) * TEAMS;
+    u64 row = row_of_team();
+    Inputs next;
+    next.old.clear();
+    if (row < n) next.load_from(dy, x, dx, inv_rms, row, beta != 0.f);
+    for (int slot = 0; row < n; row += step, slot ^= 1) {
+        Inputs now = next;
+        if (row + step < n) next.load_from(dy, x, dx, inv_rms, row + step, beta != 0.f);
         float dot[1] = {};
-        EACH_VECTOR(i) {
-            float g[WIDTH];
-            load(g, gain + column(i));
-            EACH_ELEMENT(j) dot[0] += g[j] * dys[i][j] * xs[i][j];
-        }
+        EACH_VECTOR(i) EACH_ELEMENT(j) dot[0] += gains[i][j] * now.dys[i][j] * now.xs[i][j];
         sum_over_team(dot, slot);
-        dys.forget();
-        xs.forget();
-        float mean = dot[0] * r / D; // of g * dy * x_hat
+        now.dys.forget();
+        now.xs.forget();
+        float r = now.r, mean = dot[0] * r / D; // of g * dy * x_hat
         EACH_VECTOR(i) {
-            float g[WIDTH], out[WIDTH];
-            load(g, gain + column(i));
+            float out[WIDTH];
             EACH_ELEMENT(j) {
-                float x_hat = xs[i][j] * r;
-                dgain[i][j] += dys[i][j] * x_hat;
-                out[j] = beta * old[i][j] + (g[j] * dys[i][j] - x_hat * mean) * r;
+                float x_hat = now.xs[i][j] * r;
+                dgain[i][j] += now.dys[i][j] * x_hat;
+                out[j] = beta * now.old[i][j] + (gains[i][j] * now.dys[i][j] - x_hat * mean) * r;
                 if (COLUMN_SUMS) sums[i][j] += out[j];
             }
             store(dx + row * D + column(i), out);
@@ -74,3 +87,5 @@ extern "C" __global__ __launch_bounds__(BLOCK, RESIDENT) void rms_norm_backward(
     add_up_teams(partial + u64(blockIdx.x) * D, dgain);
     if (COLUMN_SUMS) add_up_teams(partial + (u64(gridDim.x) + blockIdx.x) * D, sums);
 }
+
+#endif
