@@ -66,6 +66,12 @@ fn train_in_fp8(
     train_with(recompute, true, config, device, DType::Bf16, micro, n_steps)
 }
 
+/// 3e-3, but over the last half of a long training it falls to 0. If it stayed, losses at the end would depend on rounding:
+/// in bf16 on the CPU, learning rates that differ by 0.1 % end up to 0.04 apart, with this up to 0.01.
+fn learning_rate(step: u64, n_steps: u64) -> f64 {
+    if n_steps < 100 { 3e-3 } else { 3e-3 * (2.0 * (1.0 - step as f64 / n_steps as f64)).min(1.0) }
+}
+
 fn train_with(
     recompute: Recompute,
     fp8: bool,
@@ -79,7 +85,8 @@ fn train_with(
     let mut state = TrainState::fresh(model, &OPTIMIZER, 1.0, device, dtype).unwrap();
     let mut stepper = Stepper::new(device, micro, 3, config.context_length).unwrap().with_fp8(fp8);
     let results = (0..n_steps).map(|step| {
-        let result = stepper.step(&mut state, &batches(config, step, micro), 3e-3, step).unwrap();
+        let batches = batches(config, step, micro);
+        let result = stepper.step(&mut state, &batches, learning_rate(step, n_steps), step).unwrap();
         [result.loss, result.grad_norm]
     });
     let results = results.collect();
@@ -153,6 +160,7 @@ fn two_hundred_steps_in_fp8_end_near_those_in_bf16_and_two_runs_have_the_same_bi
         let (expected, _) = train(&config, gpu, DType::Bf16, 1, 200);
         let (found, weights) = train_in_fp8(Recompute::None, &config, gpu, 1, 200);
         let (loss, expected_loss) = (last(&found), last(&expected));
+        // Rounding alone moves it by up to 0.01 (see `learning_rate`); steps that learned less would end far above.
         assert!((loss - expected_loss).abs() < 0.03, "{name}: {loss} in fp8, {expected_loss} in bf16");
         assert_ne!(found, expected, "{name}: not in fp8");
         let again = train_in_fp8(Recompute::None, &config, gpu, 1, 200);
