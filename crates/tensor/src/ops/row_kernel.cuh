@@ -111,33 +111,65 @@ __device__ __forceinline__ void add_up_teams(float* to, const float (&sums)[VECT
     }
 }
 
-// first[column] = the sum over the rows of the first n_partials of partials [., D], second and third[column] over the next
-// ones.
-extern "C" __global__ __launch_bounds__(1024) void sum_partials(
-    float* first, float* second, float* third, const float* partials, u32 n_partials) {
-    constexpr u32 WARPS = 32, BATCH = 5; // loads under way: those of a block of each of an H100's multiprocessors
-    __shared__ float of_warp[WARPS][32];
-    u32 at = blockIdx.x * 32 + threadIdx.x % 32, warp = threadIdx.x / 32;
-    const float* from = partials + u64(blockIdx.y) * n_partials * D + at;
-    float x = 0.f;
-    if (at < D) {
-        for (u32 row = warp; row < n_partials; row += BATCH * WARPS) {
-            float values[BATCH];
-#pragma unroll
-            for (u32 i = 0; i < BATCH; ++i) {
-                u32 next = row + i * WARPS;
-                values[i] = next < n_partials ? from[u64(next) * D] : 0.f;
-            }
-#pragma unroll
-            for (u32 i = 0; i < BATCH; ++i) x += values[i];
-        }
-    }
-    of_warp[warp][threadIdx.x % 32] = x;
+// ---- the end of a backward kernel, whose blocks all run at the same time ----
+
+__device__ u32 n_arrived, generation;
+
+// All blocks are here and see what the others have written. If not all of them run, it ends in an error after some seconds.
+__device__ __forceinline__ void wait_for_grid() {
     __syncthreads();
-    if (warp == 0 && at < D) {
+    if (threadIdx.x == 0) {
+        const volatile u32* now = &generation;
+        const u32 before = *now;
+        __threadfence();
+        if (atomicAdd(&n_arrived, 1u) == gridDim.x - 1) {
+            n_arrived = 0;
+            __threadfence();
+            atomicAdd(&generation, 1u);
+        } else {
+            for (u32 i = 0; *now == before; ++i) {
+                if (i == 1u << 24) __trap();
+            }
+        }
+        __threadfence();
+    }
+    __syncthreads();
+}
+
+// The sums [D] are those over the blocks of partial [sums, gridDim.x, D], in a fixed order. A warp of the grid has eight
+// columns of a sum, and reads four rows at a time.
+template <int SUMS>
+__device__ __forceinline__ void join_blocks(float* const (&sums)[SUMS], const float* partial) {
+    constexpr u32 PIECES = (D + 7) / 8; // of a sum
+    constexpr u32 BATCH = 36; // loads under way: a column's share of a block of each of an H100's multiprocessors
+    wait_for_grid();
+    const u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    for (u32 piece = warp * gridDim.x + blockIdx.x; piece < SUMS * PIECES; piece += BLOCK / 32 * gridDim.x) {
+        const u32 which = piece / PIECES, column = piece % PIECES * 8 + lane % 8;
+        const float* from = partial + u64(which) * gridDim.x * D + column;
+        float x = 0.f;
+        if (column < D) {
+            for (u32 first = lane / 8; first < gridDim.x; first += 4 * BATCH) {
+                float values[BATCH];
 #pragma unroll
-        for (u32 other = 1; other < WARPS; ++other) x += of_warp[other][threadIdx.x];
-        (blockIdx.y == 0 ? first : blockIdx.y == 1 ? second : third)[at] = x;
+                for (u32 i = 0; i < BATCH; ++i) {
+                    u32 row = first + 4 * i;
+                    values[i] = 0.f;
+                    // From the L2, where the other blocks' sums are.
+                    if (row < gridDim.x) asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(values[i]) : "l"(from + u64(row) * D));
+                }
+#pragma unroll
+                for (u32 i = 0; i < BATCH; ++i) x += values[i];
+            }
+        }
+        x += __shfl_xor_sync(0xffffffffu, x, 8);
+        x += __shfl_xor_sync(0xffffffffu, x, 16);
+        if (lane < 8 && column < D) {
+#pragma unroll
+            for (u32 i = 0; i < SUMS; ++i) {
+                if (which == i) sums[i][column] = x;
+            }
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! How kernels that hold a row of a matrix in registers cut it.
 
+use crate::DType;
 use crate::cuda::{Arch, Context, Source};
-use crate::{DType, Tensor};
 
 /// What the kernels share; between `ELEMENT` and an operation's own file.
 pub(super) const ROWS: (&str, &str) = ("row_kernel.cuh", include_str!("row_kernel.cuh"));
@@ -60,7 +60,8 @@ impl RowShape {
         self.teams
     }
 
-    /// Blocks of the backward kernel over `n` rows, each of which leaves one partial sum: one for each multiprocessor.
+    /// Blocks of the backward kernel over `n` rows, each of which leaves one partial sum: no more than multiprocessors, as
+    /// they wait for each other.
     pub(super) fn backward_blocks(&self, device: &Context, n: usize) -> usize {
         device.n_multiprocessors().min(n.div_ceil(self.teams)).max(1)
     }
@@ -88,19 +89,6 @@ impl RowShape {
         ];
         Source { name, parts, options }
     }
-}
-
-/// Adds up what every block of a backward kernel left in `partials: [sums.len(), blocks, d]`: one to three sums, each `[d]`.
-#[allow(unsafe_code)]
-pub(super) fn sum_partials(source: &Source, sums: &mut [&mut Tensor], partials: &Tensor) {
-    let &[n_sums, blocks, d] = partials.shape() else { panic!("partial sums are [sums, blocks, d]") };
-    assert!((1..=3).contains(&n_sums) && sums.len() == n_sums, "one to three sums");
-    let pointers: Vec<_> = sums.iter_mut().map(|sum| crate::cuda::Arg::from(&mut **sum)).collect();
-    let last = n_sums - 1;
-    let arguments = [pointers[0], pointers[1.min(last)], pointers[last], partials.into(), blocks.into()];
-    let kernel = partials.cuda().kernel(source, "sum_partials", 0);
-    // SAFETY: each sum is [d]; columns from d on are left out, and grid row i reads the i-th [blocks, d] of the partials.
-    unsafe { kernel.run([d.div_ceil(32), n_sums, 1], 1024, &arguments) };
 }
 
 /// Sources of several sizes, with and without sums of columns.

@@ -1,7 +1,7 @@
 //! A team of threads for each row, which stays in registers.
 
 use crate::cuda::{Arch, Arg, Source};
-use crate::ops::row_kernel::{self, ROWS, RowShape, sum_partials};
+use crate::ops::row_kernel::{self, ROWS, RowShape};
 use crate::{DType, Tensor};
 
 /// What forward writes: `y: [n, d]`, `mean: [n]`, `inv_std: [n]`.
@@ -87,9 +87,14 @@ pub(super) fn backward(dx: &mut Tensor, beta: f32, sums: &mut [&mut Tensor], dy:
     let source = source(shape, dx.dtype(), sums.len() == 3);
     let blocks = shape.backward_blocks(device, n);
     let mut partial = Tensor::unspecified_on(dx.device(), &[sums.len(), blocks, d], DType::F32);
+    let [dgain, dbias, columns] =
+        [0, 1, 2].map(|at| sums.get_mut(at).map_or(Arg::Pointer(0), |sum| Arg::from(&mut **sum)));
     let arguments = [
         dx.into(),
         beta.into(),
+        dgain,
+        dbias,
+        columns,
         (&mut partial).into(),
         dy.into(),
         x.into(),
@@ -98,8 +103,7 @@ pub(super) fn backward(dx: &mut Tensor, beta: f32, sums: &mut [&mut Tensor], dy:
         inv_std.into(),
         n.into(),
     ];
-    // SAFETY: dx, dy and x are [n, d]; every block writes its own rows of the partial sums, of which there are as many as
-    // the source is made for.
+    // SAFETY: dx, dy and x are [n, d], the sums [d], of which there are as many as the source is made for; every block
+    // writes its own rows of the partial sums.
     unsafe { device.kernel(&source, "layer_norm_backward", 0).run([blocks, 1, 1], shape.block(), &arguments) };
-    sum_partials(&source, sums, &partial);
 }

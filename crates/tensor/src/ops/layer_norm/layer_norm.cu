@@ -64,12 +64,13 @@ struct Inputs {
 
 // dx <- beta * dx + the gradient of x. Each block walks the rows, of which each team has the next one under way, and leaves
 // its part of dgain in partial[block], that of dbias in partial[gridDim.x + block], and with COLUMN_SUMS that of the sums of
-// the columns of dx in partial[2 * gridDim.x + block]; `sum_partials` adds those up in a fixed order.
+// the columns of dx in partial[2 * gridDim.x + block]; at the end they are joined in a fixed order. No more blocks than
+// multiprocessors.
 extern "C" __global__ __launch_bounds__(BLOCK, 1) void layer_norm_backward(
-    G* dx, float beta, float* partial, const T* dy, const T* x, const float* gain, const float* mean,
-    const float* inv_std, u32 n) {
+    G* dx, float beta, float* dgain, float* dbias, float* sums, float* partial, const T* dy, const T* x, const float* gain,
+    const float* mean, const float* inv_std, u32 n) {
     float gains[VECTORS][WIDTH];
-    float dgain[VECTORS][WIDTH] = {}, dbias[VECTORS][WIDTH] = {}, sums[VECTORS][WIDTH] = {};
+    float of_gain[VECTORS][WIDTH] = {}, of_bias[VECTORS][WIDTH] = {}, of_columns[VECTORS][WIDTH] = {};
     EACH_VECTOR(i) load(gains[i], gain + column(i));
     const u64 step = u64(gridDim.x) * TEAMS;
     u64 row = row_of_team();
@@ -95,17 +96,22 @@ extern "C" __global__ __launch_bounds__(BLOCK, 1) void layer_norm_backward(
             float out[WIDTH];
             EACH_ELEMENT(j) {
                 float x_hat = (now.xs[i][j] - m) * r;
-                dgain[i][j] += now.dys[i][j] * x_hat;
-                dbias[i][j] += now.dys[i][j];
+                of_gain[i][j] += now.dys[i][j] * x_hat;
+                of_bias[i][j] += now.dys[i][j];
                 out[j] = beta * now.old[i][j] + (gains[i][j] * now.dys[i][j] - means[0] - x_hat * means[1]) * r;
-                if (COLUMN_SUMS) sums[i][j] += out[j];
+                if (COLUMN_SUMS) of_columns[i][j] += out[j];
             }
             store(dx + row * D + column(i), out);
         }
     }
-    add_up_teams(partial + u64(blockIdx.x) * D, dgain);
-    add_up_teams(partial + (u64(gridDim.x) + blockIdx.x) * D, dbias);
-    if (COLUMN_SUMS) add_up_teams(partial + (2 * u64(gridDim.x) + blockIdx.x) * D, sums);
+    add_up_teams(partial + u64(blockIdx.x) * D, of_gain);
+    add_up_teams(partial + (u64(gridDim.x) + blockIdx.x) * D, of_bias);
+#if COLUMN_SUMS
+    add_up_teams(partial + (2 * u64(gridDim.x) + blockIdx.x) * D, of_columns);
+    join_blocks<3>({dgain, dbias, sums}, partial);
+#else
+    join_blocks<2>({dgain, dbias}, partial);
+#endif
 }
 
 #endif

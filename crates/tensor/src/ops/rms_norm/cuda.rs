@@ -1,7 +1,7 @@
 //! A team of threads for each row, which stays in registers.
 
 use crate::cuda::{Arch, Arg, Source};
-use crate::ops::row_kernel::{self, ROWS, RowShape, sum_partials};
+use crate::ops::row_kernel::{self, ROWS, RowShape};
 use crate::{DType, Tensor};
 
 /// What backward needs of forward: `x: [n, d]`, `gain: [d]`, `inv_rms: [n]`.
@@ -63,10 +63,20 @@ pub(super) fn backward(dx: &mut Tensor, beta: f32, sums: &mut [&mut Tensor], dy:
     let source = source(shape, dx.dtype(), sums.len() == 2);
     let blocks = shape.backward_blocks(device, n);
     let mut partial = Tensor::unspecified_on(dx.device(), &[sums.len(), blocks, d], DType::F32);
-    let arguments =
-        [dx.into(), beta.into(), (&mut partial).into(), dy.into(), x.into(), gain.into(), inv_rms.into(), n.into()];
-    // SAFETY: dx, dy and x are [n, d]; every block writes its own rows of the partial sums, of which there are as many as
-    // the source is made for.
+    let [dgain, columns] = [0, 1].map(|at| sums.get_mut(at).map_or(Arg::Pointer(0), |sum| Arg::from(&mut **sum)));
+    let arguments = [
+        dx.into(),
+        beta.into(),
+        dgain,
+        columns,
+        (&mut partial).into(),
+        dy.into(),
+        x.into(),
+        gain.into(),
+        inv_rms.into(),
+        n.into(),
+    ];
+    // SAFETY: dx, dy and x are [n, d], the sums [d], of which there are as many as the source is made for; every block
+    // writes its own rows of the partial sums.
     unsafe { device.kernel(&source, "rms_norm_backward", 0).run([blocks, 1, 1], shape.block(), &arguments) };
-    sum_partials(&source, sums, &partial);
 }

@@ -54,10 +54,11 @@ struct Inputs {
 
 // dx <- beta * dx + the gradient of x. Each block walks the rows, of which each team has the next one under way, and leaves
 // its part of dgain in partial[block], and with COLUMN_SUMS that of the sums of the columns of dx in
-// partial[gridDim.x + block]; `sum_partials` adds those up in a fixed order.
+// partial[gridDim.x + block]; at the end they are joined in a fixed order. No more blocks than multiprocessors.
 extern "C" __global__ __launch_bounds__(BLOCK, 1) void rms_norm_backward(
-    G* dx, float beta, float* partial, const T* dy, const T* x, const float* gain, const float* inv_rms, u32 n) {
-    float gains[VECTORS][WIDTH], dgain[VECTORS][WIDTH] = {}, sums[VECTORS][WIDTH] = {};
+    G* dx, float beta, float* dgain, float* sums, float* partial, const T* dy, const T* x, const float* gain,
+    const float* inv_rms, u32 n) {
+    float gains[VECTORS][WIDTH], of_gain[VECTORS][WIDTH] = {}, of_columns[VECTORS][WIDTH] = {};
     EACH_VECTOR(i) load(gains[i], gain + column(i));
     const u64 step = u64(gridDim.x) * TEAMS;
     u64 row = row_of_team();
@@ -77,15 +78,20 @@ extern "C" __global__ __launch_bounds__(BLOCK, 1) void rms_norm_backward(
             float out[WIDTH];
             EACH_ELEMENT(j) {
                 float x_hat = now.xs[i][j] * r;
-                dgain[i][j] += now.dys[i][j] * x_hat;
+                of_gain[i][j] += now.dys[i][j] * x_hat;
                 out[j] = beta * now.old[i][j] + (gains[i][j] * now.dys[i][j] - x_hat * mean) * r;
-                if (COLUMN_SUMS) sums[i][j] += out[j];
+                if (COLUMN_SUMS) of_columns[i][j] += out[j];
             }
             store(dx + row * D + column(i), out);
         }
     }
-    add_up_teams(partial + u64(blockIdx.x) * D, dgain);
-    if (COLUMN_SUMS) add_up_teams(partial + (u64(gridDim.x) + blockIdx.x) * D, sums);
+    add_up_teams(partial + u64(blockIdx.x) * D, of_gain);
+#if COLUMN_SUMS
+    add_up_teams(partial + (u64(gridDim.x) + blockIdx.x) * D, of_columns);
+    join_blocks<2>({dgain, sums}, partial);
+#else
+    join_blocks<1>({dgain}, partial);
+#endif
 }
 
 #endif
