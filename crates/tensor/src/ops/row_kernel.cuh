@@ -156,7 +156,9 @@ __device__ __forceinline__ void join_blocks(float* const (&sums)[SUMS], const fl
                     u32 row = first + 4 * i;
                     values[i] = 0.f;
                     // From the L2, where the other blocks' sums are.
-                    if (row < gridDim.x) asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(values[i]) : "l"(from + u64(row) * D));
+                    if (row < gridDim.x) {
+                        asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(values[i]) : "l"(from + u64(row) * D) : "memory");
+                    }
                 }
 #pragma unroll
                 for (u32 i = 0; i < BATCH; ++i) x += values[i];

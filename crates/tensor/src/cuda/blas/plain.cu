@@ -62,28 +62,34 @@ extern "C" __global__ __launch_bounds__(256) void plain_matmul(
 
 #else
 
-// partial [gridDim.y, d]: sums over slices of the rows of x [n, d]. A warp reads 32 * WIDTH columns of a row, the eight
-// warps of a block every eighth row of the slice. Memory-bound: n * d * sizeof(IN) bytes.
-extern "C" __global__ __launch_bounds__(256, BLOCKS) void partial_column_sums(
-    float* partial, const IN* x, u64 n, u64 d, u64 stride, u64 slice) {
-    constexpr int BATCH = 8; // rows under way
-    __shared__ float of_warp[8][32][WIDTH + 1];
-    u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    u64 column = (u64(blockIdx.x) * 32 + lane) * WIDTH;
-    u64 end = (blockIdx.y + 1) * slice < n ? (blockIdx.y + 1) * slice : n;
+constexpr u32 LANES = 16, GROUPS = 256 / LANES; // threads of a row of a tile, rows at a time
+constexpr u32 TILE = LANES * WIDTH;
+
+__device__ u32 arrived[MOST_TILES]; // blocks of each tile; 0 again after the last one
+
+// sums [d] <- beta * sums + the sums over the n rows of x, in a fixed order. A block has a tile of the columns and a slice of
+// the rows, of which it leaves the sums in partial [gridDim.y, d]; the last one of a tile joins them. Memory-bound:
+// n * d * sizeof(IN) bytes.
+extern "C" __global__ __launch_bounds__(256, BLOCKS) void column_sums(
+    OUT* sums, float beta, float* partial, const IN* x, u64 n, u64 d, u64 stride, u64 slice) {
+    constexpr u32 BATCH = 8; // rows under way
+    __shared__ float of_group[GROUPS][LANES][WIDTH + 1];
+    const u32 lane = threadIdx.x % LANES, group = threadIdx.x / LANES;
+    const u64 first_column = u64(blockIdx.x) * TILE, column = first_column + lane * WIDTH;
+    const u64 end = (blockIdx.y + 1) * slice < n ? (blockIdx.y + 1) * slice : n;
     float sum[WIDTH] = {};
     if (column < d) {
         // All of a batch are under way, also of the last one: rows one by one would be waited for one by one.
         const float zeros[WIDTH] = {};
-        for (u64 row = blockIdx.y * slice + warp; row < end; row += 8 * BATCH) {
+        for (u64 row = blockIdx.y * slice + group; row < end; row += GROUPS * BATCH) {
             Packed<IN, WIDTH> values[BATCH];
 #pragma unroll
-            for (int i = 0; i < BATCH; ++i) {
-                if (row + 8 * i < end) load(values[i], x + (row + 8 * i) * stride + column);
+            for (u32 i = 0; i < BATCH; ++i) {
+                if (row + GROUPS * i < end) load(values[i], x + (row + GROUPS * i) * stride + column);
                 else values[i].set(zeros);
             }
 #pragma unroll
-            for (int i = 0; i < BATCH; ++i) {
+            for (u32 i = 0; i < BATCH; ++i) {
                 values[i].forget();
 #pragma unroll
                 for (int j = 0; j < WIDTH; ++j) sum[j] += values[i][j];
@@ -91,14 +97,54 @@ extern "C" __global__ __launch_bounds__(256, BLOCKS) void partial_column_sums(
         }
     }
 #pragma unroll
-    for (int j = 0; j < WIDTH; ++j) of_warp[warp][lane][j] = sum[j];
+    for (int j = 0; j < WIDTH; ++j) of_group[group][lane][j] = sum[j];
     __syncthreads();
-    if (warp == 0 && column < d) {
+    // From here on a thread has one column, and several threads have rows of it.
+    const u32 in_tile = threadIdx.x % TILE, part = threadIdx.x / TILE;
+    const bool has_column = first_column + in_tile < d;
+    float total = 0.f;
+    if (part == 0) {
 #pragma unroll
-        for (int j = 0; j < WIDTH; ++j) {
-            for (int other = 1; other < 8; ++other) sum[j] += of_warp[other][lane][j];
-            partial[blockIdx.y * d + column + j] = sum[j];
+        for (u32 other = 0; other < GROUPS; ++other) total += of_group[other][in_tile / WIDTH][in_tile % WIDTH];
+    }
+    if (gridDim.y > 1) {
+        __shared__ bool is_last;
+        if (part == 0 && has_column) partial[blockIdx.y * d + first_column + in_tile] = total;
+        __threadfence();
+        __syncthreads();
+        if (threadIdx.x == 0) is_last = atomicInc(&arrived[blockIdx.x], gridDim.y - 1) == gridDim.y - 1;
+        __syncthreads();
+        if (!is_last) return;
+        __threadfence();
+        constexpr u32 PARTS = 256 / TILE, LOADS = 22;
+        __shared__ float of_part[PARTS][TILE];
+        total = 0.f;
+        for (u32 first = part; has_column && first < gridDim.y; first += PARTS * LOADS) {
+            float values[LOADS];
+#pragma unroll
+            for (u32 i = 0; i < LOADS; ++i) {
+                const u32 row = first + PARTS * i;
+                values[i] = 0.f;
+                // From the L2, where the other blocks' sums are.
+                if (row < gridDim.y) {
+                    asm volatile("ld.global.cg.f32 %0, [%1];"
+                                 : "=f"(values[i])
+                                 : "l"(partial + row * d + first_column + in_tile)
+                                 : "memory");
+                }
+            }
+#pragma unroll
+            for (u32 i = 0; i < LOADS; ++i) total += values[i];
         }
+        of_part[part][in_tile] = total;
+        __syncthreads();
+#pragma unroll
+        for (u32 other = 1; part == 0 && other < PARTS; ++other) total += of_part[other][in_tile];
+    }
+    if (part == 0 && has_column) {
+        OUT* to = sums + first_column + in_tile;
+        if (beta != 0.f) total += beta * to_float(*to);
+        *to = from_float<OUT>(total);
     }
 }
 

@@ -11,6 +11,10 @@ const PARTS: &[(&str, &str)] = &[ELEMENT, ("plain.cu", include_str!("plain.cu"))
 
 /// Blocks of a multiprocessor that sum columns: with 64 registers a thread, and all blocks at once.
 const BLOCKS: usize = 4;
+/// Threads of a row of a tile of columns, as in the kernel.
+const LANES: usize = 16;
+/// The most tiles of which several blocks have slices of the rows: with more of them, they are blocks enough.
+const MOST_TILES: usize = 4096;
 
 fn cuda_type(dtype: DType) -> &'static str {
     if dtype == DType::Bf16 { "bf16" } else { "float" }
@@ -27,7 +31,7 @@ fn product(input: DType, output: DType) -> Source {
 
 fn sums(input: DType, output: DType, width: usize) -> Source {
     let mut source = source("column_sums", input, output, format!("-DWIDTH={width}"));
-    source.options.push(format!("-DBLOCKS={BLOCKS}"));
+    source.options.extend([format!("-DBLOCKS={BLOCKS}"), format!("-DMOST_TILES={MOST_TILES}")]);
     source
 }
 
@@ -114,15 +118,17 @@ fn sum_rows(context: &Arc<Context>, sums: Arg, output: DType, beta: f32, rows: &
     let elements = (pointer / dtype.bytes() as u64) | stride as u64 | d as u64;
     let width = (16 / dtype.bytes()).min(1 << elements.trailing_zeros().min(3));
     let source = self::sums(dtype, output, width);
-    let tiles = d.div_ceil(32 * width);
-    let slices = (BLOCKS * context.n_multiprocessors() / tiles).clamp(1, n.div_ceil(32).max(1)).min(65_535);
+    let tiles = d.div_ceil(LANES * width);
+    let most = if tiles > MOST_TILES { 1 } else { n.div_ceil(32).clamp(1, 65_535) };
+    let slices = (BLOCKS * context.n_multiprocessors() / tiles).clamp(1, most);
     let slice = n.div_ceil(slices);
     let mut partial = Tensor::unspecified_on(crate::Device::Cuda(context.ordinal()), &[slices, d], DType::F32);
     let count = |x: usize| Arg::U64(x as u64);
-    let arguments = [(&mut partial).into(), Arg::Pointer(pointer), count(n), count(d), count(stride), count(slice)];
-    // SAFETY: the rows lie in their tensor; each slice writes its own row of partial sums.
-    unsafe { context.kernel(&source, "partial_column_sums", 0).run([tiles, slices, 1], 256, &arguments) };
-    join(context, &source, sums, beta, (&partial).into(), [slices, d]);
+    let pointer = Arg::Pointer(pointer);
+    let arguments =
+        [sums, beta.into(), (&mut partial).into(), pointer, count(n), count(d), count(stride), count(slice)];
+    // SAFETY: the rows lie in their tensor, sums is [d]; each slice writes its own row of partial sums.
+    unsafe { context.kernel(&source, "column_sums", 0).run([tiles, slices, 1], 256, &arguments) };
 }
 
 fn join(context: &Arc<Context>, source: &Source, sums: Arg, beta: f32, partial: Arg, [n, d]: [usize; 2]) {
