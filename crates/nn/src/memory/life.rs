@@ -8,8 +8,8 @@ use crate::{MlpKind, ModelConfig, NormKind, Placement, Position, Recompute};
 
 /// Bytes of an f32, and of an id.
 const F32: u128 = 4;
-/// Blocks of a norm's backward kernel, each with sums of its own: two for each multiprocessor of an H100.
-const NORM_BLOCKS: u128 = 264;
+/// Blocks of a norm's backward kernel, each with sums of its own: one for each multiprocessor of an H100.
+const NORM_BLOCKS: u128 = 132;
 
 /// The account of a step.
 pub(super) fn of_step(config: &ModelConfig, step: &Step) -> Ledger {
