@@ -124,7 +124,7 @@ pub enum Epilogue<'a> {
 /// Whether products can be asked for SwiGLU, forward and backward, over `d` model and `f` feed-forward columns of `x`'s
 /// device and dtype.
 pub fn has_swiglu(x: &Tensor, d: usize, f: usize) -> bool {
-    let aligned = d > 0 && f > 0 && d.is_multiple_of(8) && f.is_multiple_of(8) && x.rows().0 > 0;
+    let aligned = d > 0 && f > 0 && d.is_multiple_of(8) && f.is_multiple_of(16) && x.rows().0 > 0;
     aligned && x.device() != Device::Cpu && x.dtype() == DType::Bf16 && x.cuda().arch() == Arch::Sm90a
 }
 

@@ -43,7 +43,7 @@ impl Tiling {
     /// All of them.
     pub const ALL: [Self; 2] = [PLAIN, OVERLAPPED];
     /// Those that are worth a measurement.
-    pub const CANDIDATES: [Self; 1] = [PLAIN];
+    pub const CANDIDATES: [Self; 2] = [PLAIN, OVERLAPPED];
 
     /// The same with the terms of sums in so many parts.
     pub fn split(self, splits: usize) -> Self {
