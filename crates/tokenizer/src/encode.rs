@@ -5,6 +5,7 @@ mod table;
 mod lines;
 #[cfg(target_arch = "x86_64")]
 mod kernel;
+mod ring;
 mod cache;
 mod pairs;
 mod derivation;

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use super::cache::{Batch, Cache};
+use super::cache::{Cache, Keys};
 use super::derivation::Derivations;
 use super::lines::{Key, Lines, SHORT_BYTES};
 use super::merge::{self, Symbol};
@@ -132,13 +132,15 @@ impl Bpe {
     /// Appends the ids of the pre-tokens whose ends `scratch` has, and says how many bytes they are.
     fn encode_cut(&self, text: &[u8], ids: &mut Vec<TokenId>, scratch: &mut Scratch) -> usize {
         let n = scratch.ends.as_slice().len();
+        if let Some(cache) = &scratch.cache {
+            cache.make_keys(text, scratch.ends.as_slice(), &mut scratch.keys);
+        }
         let mut i = 0;
         while i < n {
             if let Some(cache) = &scratch.cache {
-                i += cache.find(text, scratch.ends.as_slice(), i, &mut scratch.batch);
+                i += cache.find(&scratch.keys, i, n, ids);
             }
             if i < n {
-                scratch.flush(ids);
                 let ends = scratch.ends.as_slice();
                 let start = if i == 0 { 0 } else { ends[i - 1] };
                 let pretoken = &text[start as usize..ends[i] as usize];
@@ -146,7 +148,6 @@ impl Bpe {
                 i += 1;
             }
         }
-        scratch.flush(ids);
         scratch.ends.as_slice().last().map_or(0, |&end| end as usize)
     }
 
@@ -168,7 +169,7 @@ impl Bpe {
     fn whole_id(&self, pretoken: &[u8]) -> Option<TokenId> {
         match &self.derived.whole {
             Some(lines) if pretoken.len() <= SHORT_BYTES => {
-                lines.find(Key::of(pretoken)).map(|(place, way)| lines.value(place, way))
+                lines.find(Key::of(pretoken)).map(|([id, ..], _)| id)
             }
             _ => self.whole.get(pretoken).copied(),
         }
@@ -285,7 +286,7 @@ impl PartialEq for Pool {
 /// Memory that one thread reuses: some 21 MiB once it has encoded a bit of text, never more.
 pub(crate) struct Scratch {
     ends: Ends,
-    batch: Batch,
+    keys: Keys,
     symbols: Vec<Symbol>,
     cache: Option<Cache>,
     n_bytes_seen: usize,
@@ -293,7 +294,7 @@ pub(crate) struct Scratch {
 
 impl Default for Scratch {
     fn default() -> Self {
-        Self { ends: Ends::new(), batch: Batch::default(), symbols: Vec::new(), cache: None, n_bytes_seen: 0 }
+        Self { ends: Ends::new(), keys: Keys::default(), symbols: Vec::new(), cache: None, n_bytes_seen: 0 }
     }
 }
 
@@ -305,24 +306,14 @@ impl Scratch {
             self.cache = Cache::new();
         }
     }
-
-    /// Appends the ids that were found.
-    fn flush(&mut self, ids: &mut Vec<TokenId>) {
-        if let Some(cache) = &self.cache {
-            cache.find_several(&mut self.batch);
-            let found = &mut self.batch.found;
-            ids.extend_from_slice(&found.ids[..found.n]);
-            found.n = 0;
-        }
-    }
 }
 
 fn whole_lines(whole: &HashMap<Box<[u8]>, TokenId>) -> Option<Arc<Lines>> {
-    let mut lines = Lines::new((whole.len() * 2 / 3 + 2).next_power_of_two())?;
+    let mut lines = Lines::new((whole.len() + 2).next_power_of_two())?;
     for (bytes, &id) in whole.iter().filter(|(bytes, _)| bytes.len() <= SHORT_BYTES) {
         let key = Key::of(bytes);
-        let (place, way) = lines.find_free(key)?;
-        lines.set(place, way, key, id);
+        let place = lines.find_free(key)?;
+        lines.set(place, key, &[id]);
     }
     Some(Arc::new(lines))
 }

@@ -6,115 +6,54 @@ mod tests;
 
 #[cfg(target_arch = "x86_64")]
 use super::kernel;
-use super::lines::{Key, Lines, SHORT_BYTES, WAYS};
-use super::table::Table;
+use super::lines::{Key, Lines, N_IDS, IDS, SHORT_BYTES, SHORT_IDS, WAYS};
+use super::ring::Ring;
 use crate::TokenId;
 use crate::pretokenize::MAX_ENDS;
 
-/// Cache lines of three entries: 8 MiB, and 12 MiB for those that have several ids.
-const LINES: usize = 1 << 17;
-/// Entries of some 130 bytes: 1 MiB.
-const LONG_ENTRIES: usize = 1 << 13;
-/// Bytes and ids of a long entry, at most.
-const LONG_BYTES: usize = 46;
-const LONG_IDS: usize = 18;
+/// Cache lines of two entries: 16 MiB.
+const LINES: usize = 1 << 18;
 
-/// Ids of an entry for a [`Key`], at most.
-pub(super) const SHORT_IDS: usize = 8;
-
-/// A value from here on says how many ids there are instead of the one.
-pub(super) const SEVERAL: u32 = 1 << 31;
-
-/// What one thread remembers.
+/// What one thread remembers: 21 MiB.
 pub(super) struct Cache {
     lines: Lines,
-    /// The ids of entries that have several.
-    several: Table<[[TokenId; SHORT_IDS]; WAYS]>,
-    long: Box<[LongEntry]>,
+    /// What does not fit there; if the pre-token is short, a marked key says where.
+    ring: Ring,
     /// Chooses what has to go.
     n_evicted: usize,
 }
 
-#[derive(Clone, Copy)]
-struct LongEntry {
-    hash: u64,
-    n_bytes: u8,
-    n_ids: u8,
-    bytes: [u8; LONG_BYTES],
-    ids: [TokenId; LONG_IDS],
-}
-
-/// Pre-tokens that are looked up together.
-#[derive(Default)]
-pub(super) struct Batch {
-    pub(super) keys: Keys,
-    pub(super) found: Found,
-}
-
-/// Keys and the lines where they are looked for first.
+/// Keys of pre-tokens and the lines where they are looked for first.
 pub(super) struct Keys {
     pub(super) keys: [Key; MAX_ENDS],
     pub(super) places: [u32; MAX_ENDS],
-    /// Those made so far, where they are made along the way.
-    pub(super) n_made: usize,
-    /// See [`kernel::n_roomy`].
-    pub(super) n_roomy: usize,
 }
 
 impl Default for Keys {
     fn default() -> Self {
-        Self { keys: [Key::NONE; MAX_ENDS], places: [0; MAX_ENDS], n_made: 0, n_roomy: 0 }
-    }
-}
-
-/// Room for the ids of so many pre-tokens.
-pub(super) struct Found {
-    pub(super) ids: [TokenId; MAX_ENDS * SHORT_IDS + 1],
-    pub(super) n: usize,
-    /// Where ids are still to be written, and of which pre-token.
-    pub(super) later: [(u32, u32); MAX_ENDS + 1],
-    pub(super) n_later: usize,
-}
-
-impl Default for Found {
-    fn default() -> Self {
-        Self { ids: [0; MAX_ENDS * SHORT_IDS + 1], n: 0, later: [(0, 0); MAX_ENDS + 1], n_later: 0 }
+        Self { keys: [Key::NONE; MAX_ENDS], places: [0; MAX_ENDS] }
     }
 }
 
 impl Cache {
     /// `None` if there is no memory.
     pub(super) fn new() -> Option<Self> {
-        let no_long = LongEntry { hash: 0, n_bytes: 0, n_ids: 0, bytes: [0; LONG_BYTES], ids: [0; LONG_IDS] };
-        Some(Self {
-            lines: Lines::new(LINES)?,
-            several: Table::new(LINES)?,
-            long: vec![no_long; LONG_ENTRIES].into_boxed_slice(),
-            n_evicted: 0,
-        })
+        Some(Self { lines: Lines::new(LINES)?, ring: Ring::new()?, n_evicted: 0 })
     }
 
-    /// Finds the pre-tokens of `text` that end at `ends` from the one of index `from` on, up to the first that
-    /// is not known, and appends their ids to `found`; those of entries that have several come with
-    /// [`Cache::find_several`]. Says how many pre-tokens these are.
-    pub(super) fn find(&self, text: &[u8], ends: &[u32], from: usize, batch: &mut Batch) -> usize {
-        let Batch { keys, found } = batch;
+    /// Makes the keys of the pre-tokens of `text` that end at `ends`.
+    #[inline(always)]
+    pub(super) fn make_keys(&self, text: &[u8], ends: &[u32], keys: &mut Keys) {
         #[cfg(target_arch = "x86_64")]
         if kernel::is_available() {
-            if from == 0 {
-                (keys.n_made, keys.n_roomy) = (0, kernel::n_roomy(text, ends));
-                self.make_keys(text, ends, keys.n_roomy, keys);
-            }
-            return kernel::find(&self.lines, text, ends, keys, found, from);
+            let n = kernel::make_keys(&self.lines, text, ends, keys);
+            return self.make_keys_portably(text, ends, n, keys);
         }
-        if from == 0 {
-            self.make_keys(text, ends, 0, keys);
-        }
-        self.find_portably(keys, from, ends.len(), found)
+        self.make_keys_portably(text, ends, 0, keys);
     }
 
     /// The keys of all but the first `n` pre-tokens.
-    fn make_keys(&self, text: &[u8], ends: &[u32], n: usize, keys: &mut Keys) {
+    fn make_keys_portably(&self, text: &[u8], ends: &[u32], n: usize, keys: &mut Keys) {
         let mut start = if n == 0 { 0 } else { ends[n - 1] as usize };
         for (i, &end) in ends.iter().enumerate().skip(n) {
             let end = end as usize;
@@ -127,103 +66,61 @@ impl Cache {
         }
     }
 
-    /// [`Cache::find`] with all keys made.
-    fn find_portably(&self, keys: &Keys, from: usize, to: usize, found: &mut Found) -> usize {
+    /// Appends the ids of the pre-tokens of the indices `from` to `to`, up to the first that is not found at
+    /// once, and says how many pre-tokens these are.
+    #[inline(always)]
+    pub(super) fn find(&self, keys: &Keys, from: usize, to: usize, ids: &mut Vec<TokenId>) -> usize {
+        #[cfg(target_arch = "x86_64")]
+        if kernel::is_available() {
+            return kernel::find(&self.lines, keys, from, to, ids);
+        }
+        self.find_portably(keys, from, to, ids)
+    }
+
+    fn find_portably(&self, keys: &Keys, from: usize, to: usize, ids: &mut Vec<TokenId>) -> usize {
         for i in from..to {
-            let place = keys.places[i];
-            let Some((_, value)) = self.lines.first_value(place as usize, keys.keys[i]) else { return i - from };
-            found.ids[found.n] = value;
-            found.later[found.n_later] = (found.n as u32, i as u32);
-            found.n_later += usize::from(value >= SEVERAL);
-            found.n += if value >= SEVERAL { (value - SEVERAL) as usize } else { 1 };
+            let Some(value) = self.lines.first_value(keys.places[i] as usize, keys.keys[i]) else { return i - from };
+            ids.extend_from_slice(&value[..value[N_IDS - IDS] as usize]);
         }
         to - from
     }
 
-    /// Fills in the ids that [`Cache::find`] has left for later.
-    pub(super) fn find_several(&self, batch: &mut Batch) {
-        let Batch { keys, found } = batch;
-        let several = self.several.as_slice();
-        for &(at, i) in &found.later[..found.n_later] {
-            let (place, key) = (keys.places[i as usize] as usize, keys.keys[i as usize]);
-            let (way, value) = self.lines.first_value(place, key).expect("found a moment ago");
-            let ids = &several[place][way][..(value - SEVERAL) as usize];
-            for (to, &id) in found.ids[at as usize..].iter_mut().zip(ids) {
-                *to = id;
-            }
-        }
-        found.n_later = 0;
-    }
-
     /// Appends the ids of one pre-token, wherever it is; says whether it is known.
     pub(super) fn find_one(&self, pretoken: &[u8], ids: &mut Vec<TokenId>) -> bool {
-        if pretoken.len() <= SHORT_BYTES {
-            if let Some((place, way)) = self.lines.find(Key::of(pretoken)) {
-                match self.lines.value(place, way).checked_sub(SEVERAL) {
-                    Some(n) => ids.extend_from_slice(&self.several.as_slice()[place][way][..n as usize]),
-                    None => ids.push(self.lines.value(place, way)),
-                }
-                return true;
+        if pretoken.len() > SHORT_BYTES {
+            let found = self.ring.find(pretoken);
+            ids.extend_from_slice(found.unwrap_or_default());
+            return found.is_some();
+        }
+        match self.lines.find(Key::of(pretoken)) {
+            None => false,
+            Some((value, false)) => {
+                ids.extend_from_slice(&value[..value[N_IDS - IDS] as usize]);
+                true
             }
-            // No id has less than a byte.
-            if pretoken.len() <= SHORT_IDS {
-                return false;
+            Some(([low, high, ..], true)) => {
+                let record = self.ring.record(u64::from(low) | u64::from(high) << 32);
+                ids.extend_from_slice(record.map_or(&[], |(ids, _)| ids));
+                record.is_some()
             }
         }
-        let found = self.find_long(pretoken);
-        ids.extend_from_slice(found.unwrap_or_default());
-        found.is_some()
     }
 
-    /// Remembers ids, in the place of an old entry if there is no free one.
+    /// Remembers the ids of a pre-token that is not known, in the place of an old entry if there is no free one.
     pub(super) fn insert(&mut self, pretoken: &[u8], ids: &[TokenId]) {
-        if pretoken.len() > SHORT_BYTES || ids.len() > SHORT_IDS {
-            return self.insert_long(pretoken, ids);
+        if pretoken.len() > SHORT_BYTES {
+            return self.ring.insert(pretoken, ids);
         }
         let key = Key::of(pretoken);
-        let (place, way) = self.lines.find_free(key).unwrap_or_else(|| {
+        let free = self.lines.find_free(key);
+        let place = free.unwrap_or_else(|| {
             self.n_evicted = self.n_evicted.wrapping_add(1);
             (self.lines.place(key), self.n_evicted % WAYS)
         });
-        let value = match *ids {
-            [id] if id < SEVERAL => id,
-            _ => {
-                self.several.as_mut_slice()[place][way][..ids.len()].copy_from_slice(ids);
-                SEVERAL + ids.len() as u32
-            }
-        };
-        self.lines.set(place, way, key, value);
-    }
-
-    /// The ids of a pre-token that is long or has many.
-    fn find_long(&self, pretoken: &[u8]) -> Option<&[TokenId]> {
-        let hash = hash_long(pretoken);
-        let entry = &self.long[hash as usize % LONG_ENTRIES];
-        let is_it = entry.hash == hash && entry.bytes.get(..pretoken.len()) == Some(pretoken);
-        (is_it && usize::from(entry.n_bytes) == pretoken.len()).then(|| &entry.ids[..usize::from(entry.n_ids)])
-    }
-
-    fn insert_long(&mut self, pretoken: &[u8], ids: &[TokenId]) {
-        if pretoken.len() > LONG_BYTES || ids.len() > LONG_IDS {
-            return;
+        if ids.len() <= SHORT_IDS {
+            return self.lines.set(place, key, ids);
         }
-        let hash = hash_long(pretoken);
-        let entry = &mut self.long[hash as usize % LONG_ENTRIES];
-        entry.hash = hash;
-        (entry.n_bytes, entry.n_ids) = (pretoken.len() as u8, ids.len() as u8);
-        entry.bytes[..pretoken.len()].copy_from_slice(pretoken);
-        entry.ids[..ids.len()].copy_from_slice(ids);
+        let record = self.ring.push(&[], ids);
+        self.lines.set_value(place, key.marked(), [record as u32, (record >> 32) as u32, 0, 0]);
     }
-}
-
-fn hash_long(pretoken: &[u8]) -> u64 {
-    let (chunks, rest) = pretoken.as_chunks::<8>();
-    let mut last = [0; 8];
-    last[..rest.len()].copy_from_slice(rest);
-    let mut hash = pretoken.len() as u64 ^ 0xD1B5_4A32_D192_ED03;
-    for chunk in chunks.iter().chain([&last]) {
-        let product = u128::from(hash ^ u64::from_le_bytes(*chunk)) * 0x9E37_79B9_7F4A_7C15;
-        hash = product as u64 ^ (product >> 64) as u64;
-    }
-    hash
 }

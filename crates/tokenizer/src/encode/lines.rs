@@ -1,12 +1,15 @@
-//! Short pre-tokens in cache lines: three of them share one, and which of the three it is, if any, is found
-//! by one comparison of vectors.
+//! Short pre-tokens with their ids in cache lines: two of them share one, and which of the two it is, if any,
+//! is found by one comparison of vectors.
 
 use super::table::Table;
+use crate::TokenId;
 
 /// Bytes of a pre-token that fits a [`Key`], at most.
 pub(super) const SHORT_BYTES: usize = 15;
+/// Ids of an entry, at most.
+pub(super) const SHORT_IDS: usize = 3;
 /// Entries of a line.
-pub(super) const WAYS: usize = 3;
+pub(super) const WAYS: usize = 2;
 
 /// A pre-token of at most 15 bytes: the bytes, and their number in the last one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -41,6 +44,11 @@ impl Key {
         Self::new(&bytes, pretoken.len())
     }
 
+    /// Another key for the same pre-token, equal to no key of [`Key::new`].
+    pub(super) fn marked(self) -> Self {
+        Self([self.0[0], self.0[1] | 1 << 63])
+    }
+
     /// Its high bits depend on the whole key.
     #[inline(always)]
     pub(super) fn hash(self) -> u64 {
@@ -52,17 +60,24 @@ impl Key {
 pub(super) const HASH_LOW: u64 = 0x9E37_79B9_7F4A_7C15;
 pub(super) const HASH_HIGH: u64 = 0xD1B5_4A32_D192_ED03;
 
-/// Three keys of four words, three values, and a word that is not used.
+/// Two entries.
 pub(super) type Line = [u32; 16];
 
-/// Where in a line the values begin.
-pub(super) const VALUES: usize = 4 * WAYS;
+/// Words of an entry: four of the key, three ids, and how many of them there are.
+const ENTRY: usize = 8;
+/// Where in an entry the ids begin.
+pub(super) const IDS: usize = 4;
+/// Where in an entry their number is.
+pub(super) const N_IDS: usize = 7;
+
+/// What an entry holds besides the key: three ids and their number, or anything else for a marked key.
+pub(super) type Value = [u32; ENTRY - IDS];
 
 /// Which of the entries of a line has the key.
 #[inline(always)]
 fn find_in(line: &Line, key: Key) -> Option<usize> {
     let half = |word: usize| u64::from(line[word]) | u64::from(line[word + 1]) << 32;
-    (0..WAYS).find(|way| [half(4 * way), half(4 * way + 2)] == key.0)
+    (0..WAYS).find(|way| [half(ENTRY * way), half(ENTRY * way + 2)] == key.0)
 }
 
 /// A hash table of lines; each key has two lines where it may be.
@@ -90,48 +105,55 @@ impl Lines {
         ((hash ^ hash >> 32).wrapping_mul(HASH_LOW) >> self.shift) as usize
     }
 
-    /// Line and way of a key.
-    pub(super) fn find(&self, key: Key) -> Option<(usize, usize)> {
+    /// The value of a key, or else that of the key marked, and whether it is the latter.
+    #[inline]
+    pub(super) fn find(&self, key: Key) -> Option<(Value, bool)> {
         let lines = self.lines.as_slice();
+        let find = |place: usize| {
+            let line = &lines[place];
+            let marked = || find_in(line, key.marked()).map(|way| (value(line, way), true));
+            find_in(line, key).map(|way| (value(line, way), false)).or_else(marked)
+        };
         let place = self.place(key);
-        if let Some(way) = find_in(&lines[place], key) {
-            return Some((place, way));
-        }
         // Entries are never taken out: while there is room in the first line, none has gone to the other.
-        if find_in(&lines[place], FREE).is_some() {
-            return None;
-        }
-        let place = self.other_place(key);
-        Some((place, find_in(&lines[place], key)?))
+        find(place).or_else(|| if find_in(&lines[place], FREE).is_some() { None } else { find(self.other_place(key)) })
     }
 
     /// Line and way of a free entry.
     pub(super) fn find_free(&self, key: Key) -> Option<(usize, usize)> {
         let lines = self.lines.as_slice();
-        [self.place(key), self.other_place(key)]
-            .into_iter()
-            .find_map(|place| Some((place, find_in(&lines[place], FREE)?)))
+        let free = |place: usize| Some((place, find_in(&lines[place], FREE)?));
+        free(self.place(key)).or_else(|| free(self.other_place(key)))
     }
 
-    pub(super) fn value(&self, place: usize, way: usize) -> u32 {
-        self.lines.as_slice()[place][VALUES + way]
+    /// Puts in a key with at most `SHORT_IDS` ids.
+    pub(super) fn set(&mut self, (place, way): (usize, usize), key: Key, ids: &[TokenId]) {
+        let mut value = [0; ENTRY - IDS];
+        value[..ids.len()].copy_from_slice(ids);
+        value[N_IDS - IDS] = ids.len() as u32;
+        self.set_value((place, way), key, value);
     }
 
-    pub(super) fn set(&mut self, place: usize, way: usize, key: Key, value: u32) {
-        let line = &mut self.lines.as_mut_slice()[place];
-        for (half, words) in key.0.into_iter().zip(line[4 * way..].chunks_exact_mut(2)) {
+    /// Puts in a key with any value, if it is a marked one.
+    pub(super) fn set_value(&mut self, (place, way): (usize, usize), key: Key, value: Value) {
+        let entry = &mut self.lines.as_mut_slice()[place][ENTRY * way..][..ENTRY];
+        for (half, words) in key.0.into_iter().zip(entry.chunks_exact_mut(2)) {
             (words[0], words[1]) = (half as u32, (half >> 32) as u32);
         }
-        line[VALUES + way] = value;
+        entry[IDS..].copy_from_slice(&value);
     }
 
     /// The value of a key in the first of its lines.
     #[inline(always)]
-    pub(super) fn first_value(&self, place: usize, key: Key) -> Option<(usize, u32)> {
+    pub(super) fn first_value(&self, place: usize, key: Key) -> Option<Value> {
         let line = &self.lines.as_slice()[place];
-        let way = find_in(line, key)?;
-        Some((way, line[VALUES + way]))
+        find_in(line, key).map(|way| value(line, way))
     }
+}
+
+#[inline(always)]
+fn value(line: &Line, way: usize) -> Value {
+    *line[ENTRY * way + IDS..].first_chunk().expect("a line has two entries")
 }
 
 const fn masks() -> [[u64; 2]; SHORT_BYTES + 2] {

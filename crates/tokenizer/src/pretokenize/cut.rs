@@ -7,7 +7,7 @@ use super::window::{Classify, Masks, Portable, WINDOW, Window};
 use super::{CL100K_VARIANT, LLAMA3_VARIANT, QWEN2_VARIANT, cl100k, deepseek, gpt2, o200k};
 
 /// How many ends are found at a time, at most.
-pub(crate) const MAX_ENDS: usize = 1024;
+pub(crate) const MAX_ENDS: usize = 256;
 
 /// A pre-token that is longer is cut here; ends fit 32 bits then.
 const MAX_BYTES: usize = 1 << 31;
@@ -33,6 +33,8 @@ impl Ends {
 trait Cut {
     /// See [`Window::new`].
     const CASELESS_IS_HARD: bool;
+    /// Whether `starts` may leave out what comes behind something hard.
+    const ENDS_EARLY: bool = false;
 
     /// Where pre-tokens start, by [`Window::sure`].
     fn starts(window: &Window<'_>) -> u64;
@@ -60,6 +62,7 @@ struct O200k;
 
 impl Cut for O200k {
     const CASELESS_IS_HARD: bool = true;
+    const ENDS_EARLY: bool = true;
 
     #[inline(always)]
     fn starts(window: &Window<'_>) -> u64 {
@@ -162,6 +165,21 @@ fn cut_with<C: Cut, V: Classify>(text: &[u8], found: &mut Ends) {
     while at < text.len().min(MAX_BYTES) && n + WINDOW <= MAX_ENDS {
         if let Some(bytes) = text[at..].first_chunk::<WINDOW>() {
             let masks: Masks = V::masks(bytes);
+            // Where a word begins in any pattern: the next window need not wait for the starts of this one.
+            let words = masks.blank & !((masks.spaces | masks.wide) << 1) & (u64::MAX >> 3) & !1;
+            if masks.wide == 0 && words != 0 {
+                let next = 63 - words.leading_zeros();
+                let window = Window::new(bytes, masks, C::CASELESS_IS_HARD);
+                let starts = C::starts(&window);
+                if !C::ENDS_EARLY || starts >> next & 1 != 0 {
+                    let starts = starts & (u64::MAX >> (63 - next)) & !1;
+                    let room = ends[n..].first_chunk_mut::<WINDOW>().expect("room for a window");
+                    V::write_places(room, at as u32, starts);
+                    n += starts.count_ones() as usize;
+                    at += next as usize;
+                    continue;
+                }
+            }
             let window = Window::new(bytes, masks, C::CASELESS_IS_HARD);
             let starts = window.sure(C::starts(&window));
             if starts != 0 {
