@@ -115,6 +115,10 @@ pub(super) trait Classify {
     /// The masks of `text`, whose bytes outside of ASCII are in `wide` alone.
     fn masks(text: &[u8; WINDOW]) -> Masks;
 
+    /// Says that `byte` will be wanted soon, if there is such a place.
+    #[inline(always)]
+    fn fetch(_byte: *const u8) {}
+
     /// Writes `at` plus the place of each bit, and some rubbish behind them.
     #[inline(always)]
     fn write_places(places: &mut [u32; WINDOW], at: u32, mut bits: u64) {
