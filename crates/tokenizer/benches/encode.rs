@@ -32,10 +32,10 @@ fn main() {
         .expect("TOKENIZER can be read");
         for i in 0..=n_warm {
             let (start, cpu_start) = (Instant::now(), cpu_seconds());
-            let ids = tokenizer.encode_batch(&documents);
+            let ids = tokenizer.encode_flat(&documents);
             let (seconds, cpu) = (start.elapsed().as_secs_f64(), cpu_seconds() - cpu_start);
             let rate = |seconds: f64| n_bytes as f64 / seconds / 1e6;
-            let n_tokens: usize = ids.iter().map(Vec::len).sum();
+            let n_tokens = ids.ids().len();
             let name = if i == 0 { "cold" } else { "warm" };
             println!("{name} {:.0} MB/s, by processor time {:.0}; {n_tokens} tokens", rate(seconds), rate(cpu));
         }

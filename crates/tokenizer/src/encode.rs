@@ -11,6 +11,7 @@ mod pairs;
 mod derivation;
 mod merge;
 mod characters;
+mod batch;
 mod parallel;
 mod specials;
 mod offsets;
@@ -18,6 +19,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
+pub use batch::FlatIds;
 pub(crate) use bpe::Bpe;
 pub(crate) use characters::Characters;
 pub use specials::{SpecialSet, Specials};
@@ -27,8 +29,6 @@ use std::borrow::Cow;
 use std::fs::File;
 use std::io::BufRead;
 use std::path::Path;
-
-use rayon::prelude::*;
 
 use crate::pretokenize::first_char;
 use crate::special::Segment;
@@ -44,14 +44,14 @@ impl Tokenizer {
     /// Any bytes can be encoded by a BPE or byte vocabulary, and decode to themselves. A character
     /// vocabulary leaves out what it does not have; [`Tokenizer::try_encode`] refuses it.
     pub fn encode(&self, text: &[u8]) -> Vec<TokenId> {
-        let mut ids = Vec::new();
+        let mut ids = table::large_vec(text.len() / BYTES_PER_TOKEN);
         self.encode_segments(self.specials.segments(text), text.len(), &mut ids);
         ids
     }
 
     /// The ids of `text`, in which special tokens are text like any other.
     pub fn encode_ordinary(&self, text: &[u8]) -> Vec<TokenId> {
-        let mut ids = Vec::new();
+        let mut ids = table::large_vec(text.len() / BYTES_PER_TOKEN);
         if !text.is_empty() {
             self.encode_segment(text, true, &mut ids);
         }
@@ -78,11 +78,6 @@ impl Tokenizer {
             }
         }
         Ok(self.encode(text))
-    }
-
-    /// [`Tokenizer::encode`] of each text, by all threads.
-    pub fn encode_batch(&self, texts: &[&[u8]]) -> Vec<Vec<TokenId>> {
-        texts.par_iter().map(|text| self.encode(text)).collect()
     }
 
     /// The ids of all that `reader` yields, equal to [`Tokenizer::encode`] of the whole.

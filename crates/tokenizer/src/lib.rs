@@ -45,7 +45,7 @@ mod files;
 mod reference;
 
 pub use decode::DecodeStream;
-pub use encode::{SpecialSet, Specials, TokenStream};
+pub use encode::{FlatIds, SpecialSet, Specials, TokenStream};
 pub use error::Error;
 pub use files::TiktokenEncoding;
 pub use pretokenize::{CustomPattern, Pattern};

@@ -1,4 +1,4 @@
-//! Tables that are read all over.
+//! Memory in large pieces, on large pages where the system has them.
 
 use std::marker::PhantomData;
 
@@ -26,5 +26,40 @@ impl<T: bytemuck::Pod> Table<T> {
 
     pub(super) fn as_mut_slice(&mut self) -> &mut [T] {
         bytemuck::cast_slice_mut(&mut self.memory)
+    }
+}
+
+/// Bytes from which on large pages are asked for.
+const LARGE: usize = 1 << 22;
+
+/// An empty vector with room for `n`: each small page would be asked for by an interrupt.
+pub(super) fn large_vec<T>(n: usize) -> Vec<T> {
+    let mut vec = Vec::with_capacity(n);
+    want_large_pages(vec.as_mut_ptr(), vec.capacity());
+    vec
+}
+
+/// As many zeros. The memory is not touched yet if it is much.
+pub(super) fn large_zeros<T: bytemuck::Zeroable + Copy>(n: usize) -> Vec<T> {
+    let mut vec = vec![T::zeroed(); n];
+    want_large_pages(vec.as_mut_ptr(), vec.capacity());
+    vec
+}
+
+fn want_large_pages<T>(start: *mut T, n: usize) {
+    let n_bytes = n * size_of::<T>();
+    if cfg!(not(target_os = "linux")) || n_bytes < LARGE {
+        return;
+    }
+    #[cfg(target_os = "linux")]
+    {
+        const PAGE: usize = 1 << 12;
+        let skip = start.cast::<u8>().align_offset(PAGE);
+        #[allow(unsafe_code)]
+        // SAFETY: these whole pages are within memory of the caller, and which pages the system uses for them
+        // changes nothing in what they hold. It may refuse, and everything works without.
+        let _ = unsafe {
+            libc::madvise(start.cast::<u8>().add(skip).cast(), (n_bytes - skip) & !(PAGE - 1), libc::MADV_HUGEPAGE)
+        };
     }
 }
