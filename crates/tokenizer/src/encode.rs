@@ -7,9 +7,12 @@ mod lines;
 mod kernel;
 mod ring;
 mod cache;
+mod whole;
 mod pairs;
 mod derivation;
 mod merge;
+#[cfg(target_arch = "x86_64")]
+mod packed;
 mod characters;
 mod batch;
 mod parallel;

@@ -1,12 +1,14 @@
 //! Byte-level byte-pair encoding: text to pre-tokens to ids.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::cache::{Cache, Keys};
 use super::derivation::Derivations;
-use super::lines::{Key, Lines, SHORT_BYTES};
 use super::merge::{self, Symbol};
+#[cfg(target_arch = "x86_64")]
+use super::packed::Packed;
 use super::pairs::{Merge, NO_MERGE, Pairs};
+use super::whole::Whole;
 use crate::pretokenize::{Ends, Pattern};
 use crate::trie::Trie;
 use crate::{HashMap, TokenId};
@@ -25,7 +27,7 @@ pub(crate) struct Bpe {
     /// Left, right and merged token in the order learned; the index is the rank.
     merges: Vec<[TokenId; 2]>,
     /// Pre-tokens that are one token.
-    whole: HashMap<Box<[u8]>, TokenId>,
+    whole: Whole,
     ignores_merges: bool,
     pattern: Pattern,
     /// Whether a space is put before text that does not start with one.
@@ -38,12 +40,13 @@ pub(crate) struct Bpe {
 #[derive(Clone)]
 struct Derived {
     pairs: Pairs,
+    /// `None` if the processor cannot work with it.
+    #[cfg(target_arch = "x86_64")]
+    packed: Option<Packed>,
     /// `None` if a merge needs the result of a later one.
     derivations: Option<Derivations>,
     /// The tokens that are the encoding of their bytes, made when a long pre-token wants them.
     reachable: OnceLock<Trie<TokenId>>,
-    /// The short ones of [`Bpe::whole`]; `None` if they do not fit.
-    whole: Option<Arc<Lines>>,
 }
 
 impl PartialEq for Derived {
@@ -58,18 +61,26 @@ impl Bpe {
     pub(crate) fn new(byte_ids: [TokenId; 256], merges: &[[TokenId; 3]], add_prefix_space: bool) -> Self {
         let pairs = Pairs::new(&byte_ids, merges);
         let derivations = Derivations::new(&byte_ids, merges, &pairs);
+        #[cfg(target_arch = "x86_64")]
+        let packed = Packed::new(&byte_ids, merges, &pairs);
         let mut bpe = Self {
             byte_ids,
             merges: merges.iter().map(|&[left, right, _]| [left, right]).collect(),
-            whole: HashMap::default(),
+            whole: Whole::default(),
             ignores_merges: false,
             pattern: Pattern::Gpt2,
             add_prefix_space,
-            derived: Derived { pairs, derivations, reachable: OnceLock::new(), whole: None },
+            derived: Derived {
+                pairs,
+                #[cfg(target_arch = "x86_64")]
+                packed,
+                derivations,
+                reachable: OnceLock::new(),
+            },
             scratches: Pool::default(),
         };
-        bpe.whole = bpe.reachable(merges).collect();
-        bpe.derived.whole = whole_lines(&bpe.whole);
+        let reachable: Vec<_> = bpe.reachable(merges).collect();
+        bpe.whole.extend(reachable.into_iter());
         bpe
     }
 
@@ -82,7 +93,6 @@ impl Bpe {
     /// and always in tiktoken.
     pub(crate) fn ignoring_merges<'a>(mut self, tokens: impl IntoIterator<Item = (&'a [u8], TokenId)>) -> Self {
         self.whole.extend(tokens.into_iter().map(|(bytes, id)| (bytes.into(), id)));
-        self.derived.whole = whole_lines(&self.whole);
         Self { ignores_merges: true, ..self }
     }
 
@@ -165,18 +175,8 @@ impl Bpe {
         cache.insert(pretoken, &ids[start..]);
     }
 
-    /// The id of a pre-token that is one token.
-    fn whole_id(&self, pretoken: &[u8]) -> Option<TokenId> {
-        match &self.derived.whole {
-            Some(lines) if pretoken.len() <= SHORT_BYTES => {
-                lines.find(Key::of(pretoken)).map(|([id, ..], _)| id)
-            }
-            _ => self.whole.get(pretoken).copied(),
-        }
-    }
-
     fn merge(&self, pretoken: &[u8], ids: &mut Vec<TokenId>, symbols: &mut Vec<Symbol>) {
-        if let Some(id) = self.whole_id(pretoken) {
+        if let Some(id) = self.whole.get(pretoken) {
             return ids.push(id);
         }
         let Derived { pairs, derivations, reachable, .. } = &self.derived;
@@ -187,7 +187,7 @@ impl Bpe {
             return merge::by_neighbours(pretoken, tokens, derivations, pairs, ids);
         }
         if pretoken.len() <= merge::FEW {
-            return merge::few(pairs, &self.byte_ids, pretoken, ids);
+            return self.merge_few(pretoken, ids);
         }
         self.start(pretoken, symbols);
         if symbols.len() < LONG_FROM_BYTES {
@@ -196,6 +196,15 @@ impl Bpe {
         } else {
             merge::by_heap(pairs, symbols, ids);
         }
+    }
+
+    /// Appends the ids of a pre-token of at most [`merge::FEW`] bytes.
+    fn merge_few(&self, pretoken: &[u8], ids: &mut Vec<TokenId>) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(packed) = &self.derived.packed {
+            return packed.merge(&self.derived.pairs, pretoken, ids);
+        }
+        merge::few(&self.derived.pairs, &self.byte_ids, pretoken, ids);
     }
 
     /// A symbol for each byte.
@@ -226,6 +235,8 @@ impl Bpe {
         if pretoken.len() <= merge::FEW {
             ways.push(Vec::new());
             merge::few(pairs, &self.byte_ids, pretoken, &mut ways[2]);
+            ways.push(Vec::new());
+            self.merge_few(pretoken, &mut ways[3]);
         }
         if let Some(derivations) = derivations {
             let mut ids = Vec::new();
@@ -250,7 +261,7 @@ impl Bpe {
 
     fn reachable_trie(&self, derivations: &Derivations) -> Trie<TokenId> {
         let mut trie = Trie::default();
-        for (bytes, &id) in self.whole.iter().filter(|&(_, &id)| derivations.is_reachable(id)) {
+        for (bytes, id) in self.whole.iter().filter(|&(_, id)| derivations.is_reachable(id)) {
             trie.insert(bytes, id);
         }
         trie
@@ -306,14 +317,4 @@ impl Scratch {
             self.cache = Cache::new();
         }
     }
-}
-
-fn whole_lines(whole: &HashMap<Box<[u8]>, TokenId>) -> Option<Arc<Lines>> {
-    let mut lines = Lines::new((whole.len() + 2).next_power_of_two())?;
-    for (bytes, &id) in whole.iter().filter(|(bytes, _)| bytes.len() <= SHORT_BYTES) {
-        let key = Key::of(bytes);
-        let place = lines.find_free(key)?;
-        lines.set(place, key, &[id]);
-    }
-    Some(Arc::new(lines))
 }

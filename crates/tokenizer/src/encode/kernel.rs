@@ -5,8 +5,8 @@
 
 use std::arch::x86_64::{
     __m128i, _MM_HINT_T0, _mm_and_si128, _mm_cvtsi128_si64, _mm_extract_epi64, _mm_load_si128, _mm_loadu_si128,
-    _mm_or_si128, _mm_prefetch, _mm_store_si128, _mm_storeu_si128, _mm512_broadcast_i32x4, _mm512_cmpeq_epi32_mask,
-    _mm512_cmpeq_epi64_mask, _mm512_loadu_si512, _mm512_reduce_min_epu32, _mm512_set1_epi32,
+    _mm_or_si128, _mm_prefetch, _mm_store_si128, _mm_storeu_si128, _mm512_broadcast_i32x4, _mm512_cmpeq_epi64_mask,
+    _mm512_loadu_si512,
 };
 
 use super::cache::Keys;
@@ -28,7 +28,7 @@ const PARTS: [[Key; 2]; SHORT_BYTES + 2] = {
 /// Whether the processor has the instructions.
 #[inline(always)]
 pub(super) fn is_available() -> bool {
-    is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("sse4.1") && is_x86_feature_detected!("bmi2")
+    is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("sse4.1") && is_x86_feature_detected!("bmi2") && is_x86_feature_detected!("lzcnt")
 }
 
 /// How many of the pre-tokens of `text` that end at `ends`, from the first on, have 16 bytes of the text from
@@ -117,20 +117,4 @@ unsafe fn find_avx512(lines: &Lines, keys: &Keys, from: usize, to: usize, ids: &
     // SAFETY: see `find`: so many have been written.
     unsafe { ids.set_len(n) };
     i - from
-}
-
-/// Where the lowest rank is first; `None` if there is no merge.
-#[inline(always)]
-pub(super) fn first_min(ranks: &[u32; 16]) -> Option<usize> {
-    // SAFETY: the instructions are there, or `is_available` was not asked.
-    unsafe { first_min_avx512(ranks) }
-}
-
-#[target_feature(enable = "avx512f,bmi1,bmi2")]
-fn first_min_avx512(ranks: &[u32; 16]) -> Option<usize> {
-    // SAFETY: the array has 64 bytes; the load needs no alignment.
-    let ranks = unsafe { _mm512_loadu_si512(ranks.as_ptr().cast()) };
-    let best = _mm512_reduce_min_epu32(ranks);
-    let at = _mm512_cmpeq_epi32_mask(ranks, _mm512_set1_epi32(best as i32)).trailing_zeros();
-    (best != u32::MAX).then_some(at as usize)
 }

@@ -11,8 +11,6 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::derivation::Derivations;
-#[cfg(target_arch = "x86_64")]
-use super::kernel;
 use super::pairs::{Merge, NO_MERGE, Pairs};
 use crate::TokenId;
 use crate::trie::Trie;
@@ -66,10 +64,6 @@ pub(super) fn few(pairs: &Pairs, byte_ids: &[TokenId; 256], pretoken: &[u8], ids
 /// Where the lowest rank is first; `None` if there is no merge.
 #[inline(always)]
 fn first_min(ranks: &[u32; FEW]) -> Option<usize> {
-    #[cfg(target_arch = "x86_64")]
-    if kernel::is_available() {
-        return kernel::first_min(ranks);
-    }
     let best = *ranks.iter().min().expect("there are 16");
     if best == NO_MERGE { None } else { ranks.iter().position(|&rank| rank == best) }
 }

@@ -21,15 +21,15 @@ fn find(cache: &Cache, pretokens: &[Vec<u8>], portably: bool) -> (usize, Vec<Tok
             Some(*end)
         })
         .collect();
-    let mut batch = Batch::default();
+    let (mut keys, mut ids) = (Keys::default(), Vec::new());
     let n = if portably {
-        cache.make_keys(&text, &ends, 0, &mut batch.keys);
-        cache.find_portably(&batch.keys, 0, ends.len(), &mut batch.found)
+        cache.make_keys_portably(&text, &ends, 0, &mut keys);
+        cache.find_portably(&keys, 0, ends.len(), &mut ids)
     } else {
-        cache.find(&text, &ends, 0, &mut batch)
+        cache.make_keys(&text, &ends, &mut keys);
+        cache.find(&keys, 0, ends.len(), &mut ids)
     };
-    cache.find_several(&mut batch);
-    (n, batch.found.ids[..batch.found.n].to_vec())
+    (n, ids)
 }
 
 proptest! {

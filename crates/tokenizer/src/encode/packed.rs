@@ -1,0 +1,184 @@
+//! Merging the bytes of a very short pre-token with AVX-512: what is to be merged next stays in one register,
+//! and the merge of a pair is found by one comparison of vectors.
+#![allow(unsafe_code)]
+
+use std::arch::x86_64::{
+    __m128i, __m512i, _mm_loadu_si128, _mm512_cmpeq_epi64_mask, _mm512_cvtepu8_epi32, _mm512_loadu_si512,
+    _mm512_mask_i32gather_epi32, _mm512_mask_set1_epi32, _mm512_or_si512, _mm512_reduce_min_epu32,
+    _mm512_set1_epi32, _mm512_set1_epi64, _mm512_setr_epi32, _mm512_slli_epi32, _mm512_srlv_epi64,
+};
+use std::sync::Arc;
+
+use super::merge::FEW;
+use super::pairs::{NO_MERGE, Pairs};
+use super::table::Table;
+use crate::TokenId;
+
+/// Entries of a bucket.
+const ENTRIES: usize = 8;
+const FREE: u64 = u64::MAX;
+/// A rank that no merge has.
+const NONE: u32 = u32::MAX / FEW as u32;
+
+/// The merges of a vocabulary, in buckets of eight.
+///
+/// The key of a pair is both ids, mixed. Its high bits choose the bucket, and all others are in the
+/// entry, so that no key is taken for another one.
+#[derive(Clone)]
+pub(super) struct Packed {
+    /// Rest of the key, rank, and merged id; a bucket whose last entry is taken may be too small for all that
+    /// belong there.
+    buckets: Arc<Table<[u64; ENTRIES]>>,
+    bits: Bits,
+    /// Rank and merged id for each two bytes: the first times 256 plus the second.
+    of_bytes: Box<[[u32; 1 << 16]; 2]>,
+    byte_ids: [TokenId; 256],
+}
+
+/// How many bits each part takes.
+#[derive(Clone, Copy)]
+struct Bits {
+    id: u32,
+    rank: u32,
+    bucket: u32,
+}
+
+impl Bits {
+    /// Bits of a key that are in an entry.
+    fn rest(self) -> u32 {
+        2 * self.id - self.bucket
+    }
+
+    /// Bucket and rest of the key of a pair.
+    #[inline(always)]
+    fn place(self, left: TokenId, right: TokenId) -> (usize, u64) {
+        let pair = u64::from(left) << self.id | u64::from(right);
+        // Odd, so that no two keys become one.
+        let key = pair.wrapping_mul(0x9E37_79B9_7F4A_7C15) & ((1 << (2 * self.id)) - 1);
+        ((key >> self.rest()) as usize, key & ((1 << self.rest()) - 1))
+    }
+}
+
+impl Packed {
+    /// `None` if the processor has no AVX-512, or there are too many tokens.
+    pub(super) fn new(byte_ids: &[TokenId; 256], merges: &[[TokenId; 3]], pairs: &Pairs) -> Option<Self> {
+        if !super::kernel::is_available() {
+            return None;
+        }
+        let largest = byte_ids.iter().chain(merges.iter().flatten()).max().copied().unwrap_or(0);
+        // One id more than there are, for what is not there.
+        let id_bits = u32::BITS - largest.checked_add(1)?.leading_zeros();
+        let rank_bits = usize::BITS - merges.len().leading_zeros();
+        let bucket_bits = (merges.len() / 4).next_power_of_two().trailing_zeros();
+        let bits = Bits { id: id_bits, rank: rank_bits, bucket: bucket_bits };
+        if id_bits > 24 || rank_bits > 24 || bits.bucket > bits.id || bits.rest() + rank_bits + id_bits >= 64 {
+            return None;
+        }
+        // Two megabytes at least: a large page.
+        let mut table = Table::new((1 << bucket_bits).max(1 << 15))?;
+        let buckets: &mut [[u64; ENTRIES]] = table.as_mut_slice();
+        buckets.fill([FREE; ENTRIES]);
+        for (rank, &[left, right, id]) in merges.iter().enumerate() {
+            if pairs.get(left, right).rank == rank as u32 {
+                let (bucket, rest) = bits.place(left, right);
+                if let Some(free) = buckets[bucket].iter_mut().find(|entry| **entry == FREE) {
+                    *free = (rest << rank_bits | rank as u64) << id_bits | u64::from(id);
+                }
+            }
+        }
+        let merges = || (0..=u16::MAX).map(|both| pairs.of_bytes((both >> 8) as u8, both as u8));
+        let of_bytes = [merges().map(|merge| merge.rank).collect(), merges().map(|merge| merge.id).collect::<Box<[u32]>>()];
+        let of_bytes = of_bytes.map(|all: Box<[u32]>| *<Box<[u32; 1 << 16]>>::try_from(all).expect("two bytes"));
+        Some(Self { buckets: Arc::new(table), bits, of_bytes: Box::new(of_bytes), byte_ids: *byte_ids })
+    }
+
+    /// Appends the ids of a pre-token of at most [`FEW`] bytes.
+    pub(super) fn merge(&self, pairs: &Pairs, pretoken: &[u8], ids: &mut Vec<TokenId>) {
+        assert!(pretoken.len() <= FEW);
+        // SAFETY: `new` has made sure of the instructions.
+        unsafe { self.merge_avx512(pairs, pretoken, ids) }
+    }
+
+    #[target_feature(enable = "avx512f,sse4.1,bmi1,bmi2,lzcnt")]
+    fn merge_avx512(&self, pairs: &Pairs, pretoken: &[u8], ids: &mut Vec<TokenId>) {
+        let n = pretoken.len();
+        let mut bytes = [0; FEW + 1];
+        bytes[..n].copy_from_slice(pretoken);
+        // The token that starts at each byte, and what it becomes with the one behind; both count only at
+        // starts. One more place at both ends is for what is not there.
+        let no_id = (1 << self.bits.id) - 1;
+        let (mut tokens, mut merged) = ([no_id; FEW + 2], [no_id; FEW + 2]);
+        for (i, &byte) in pretoken.iter().enumerate() {
+            tokens[i + 1] = self.byte_ids[usize::from(byte)];
+            merged[i + 1] = self.of_bytes[1][usize::from(byte) << 8 | usize::from(bytes[i + 1])];
+        }
+        // Rank and place of the merge at each start, as one number.
+        let mut merges = self.first_merges(&bytes, n);
+        let mut is_start: u32 = (1 << n) - 1;
+        loop {
+            let best = _mm512_reduce_min_epu32(merges);
+            if best / FEW as u32 == NONE {
+                break;
+            }
+            let at = best % FEW as u32;
+            let id = merged[at as usize + 1];
+            // The starts from here on: this one, that of what is merged with it, and of what comes behind.
+            let behind = is_start & (u32::MAX << at << 1);
+            let gone = behind & behind.wrapping_neg();
+            is_start ^= gone;
+            let next = (behind ^ gone).trailing_zeros().min(FEW as u32);
+            let before = is_start & ((1 << at) - 1);
+            // One more than the place: 0 if there is none.
+            let previous = 32 - before.leading_zeros();
+            let (right, right_id) = self.get(pairs, id, tokens[next as usize + 1]);
+            let (left, left_id) = self.get(pairs, tokens[previous as usize], id);
+            tokens[at as usize + 1] = id;
+            (merged[at as usize + 1], merged[previous as usize]) = (right_id, left_id);
+            let (right, left) = (right * FEW as u32 + at, left * FEW as u32 + (previous.wrapping_sub(1) & 15));
+            merges = _mm512_mask_set1_epi32(merges, gone as u16, -1);
+            merges = _mm512_mask_set1_epi32(merges, 1 << at, right as i32);
+            merges = _mm512_mask_set1_epi32(merges, (1_u32 << previous >> 1) as u16, left as i32);
+        }
+        while is_start != 0 {
+            ids.push(tokens[is_start.trailing_zeros() as usize + 1]);
+            is_start &= is_start - 1;
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,sse4.1,bmi1,bmi2,lzcnt")]
+    fn first_merges(&self, bytes: &[u8; FEW + 1], n: usize) -> __m512i {
+        let load = |at: usize| -> __m128i {
+            // SAFETY: `at` is 0 or 1, and there are 17 bytes.
+            unsafe { _mm_loadu_si128(bytes.as_ptr().add(at).cast()) }
+        };
+        let (first, second) = (_mm512_cvtepu8_epi32(load(0)), _mm512_cvtepu8_epi32(load(1)));
+        let both = _mm512_or_si512(_mm512_slli_epi32::<8>(first), second);
+        let has_next = ((1_u32 << n >> 1).wrapping_sub(1) & 0xFFFF) as u16;
+        let none = _mm512_set1_epi32(NO_MERGE as i32);
+        // SAFETY: two bytes are less than the number of ranks.
+        let ranks = unsafe { _mm512_mask_i32gather_epi32::<4>(none, has_next, both, self.of_bytes[0].as_ptr().cast()) };
+        let places = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+        _mm512_or_si512(_mm512_slli_epi32::<4>(ranks), places)
+    }
+
+    /// Rank and id of the merge of two tokens.
+    #[inline]
+    #[target_feature(enable = "avx512f,sse4.1,bmi1,bmi2,lzcnt")]
+    fn get(&self, pairs: &Pairs, left: TokenId, right: TokenId) -> (u32, TokenId) {
+        let Bits { id: id_bits, rank: rank_bits, .. } = self.bits;
+        let (place, rest) = self.bits.place(left, right);
+        let bucket = &self.buckets.as_slice()[place];
+        // SAFETY: a bucket has 64 bytes; the load needs no alignment.
+        let entries = unsafe { _mm512_loadu_si512(bucket.as_ptr().cast()) };
+        let keys = _mm512_srlv_epi64(entries, _mm512_set1_epi64(i64::from(rank_bits + id_bits)));
+        let found = u32::from(_mm512_cmpeq_epi64_mask(keys, _mm512_set1_epi64(rest as i64)));
+        if found == 0 && bucket[ENTRIES - 1] != FREE {
+            let merge = pairs.get(left, right);
+            return (merge.rank.min(NONE), merge.id);
+        }
+        let entry = bucket[found.trailing_zeros() as usize % ENTRIES];
+        let rank = (entry >> id_bits) as u32 & ((1 << rank_bits) - 1);
+        (std::hint::select_unpredictable(found == 0, NONE, rank), entry as u32 & ((1 << id_bits) - 1))
+    }
+}
