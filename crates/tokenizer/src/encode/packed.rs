@@ -30,8 +30,10 @@ pub(super) struct Packed {
     /// belong there.
     buckets: Arc<Table<[u64; ENTRIES]>>,
     bits: Bits,
-    /// Rank and merged id for each two bytes: the first times 256 plus the second.
-    of_bytes: Box<[[u32; 1 << 16]; 2]>,
+    /// The rank for each two bytes: the first times 256 plus the second.
+    byte_ranks: Box<[u32; 1 << 16]>,
+    /// The merged id for each two bytes.
+    byte_merges: Box<[TokenId; 1 << 16]>,
     byte_ids: [TokenId; 256],
 }
 
@@ -87,9 +89,13 @@ impl Packed {
             }
         }
         let merges = || (0..=u16::MAX).map(|both| pairs.of_bytes((both >> 8) as u8, both as u8));
-        let of_bytes = [merges().map(|merge| merge.rank).collect(), merges().map(|merge| merge.id).collect::<Box<[u32]>>()];
-        let of_bytes = of_bytes.map(|all: Box<[u32]>| *<Box<[u32; 1 << 16]>>::try_from(all).expect("two bytes"));
-        Some(Self { buckets: Arc::new(table), bits, of_bytes: Box::new(of_bytes), byte_ids: *byte_ids })
+        Some(Self {
+            buckets: Arc::new(table),
+            bits,
+            byte_ranks: merges().map(|merge| merge.rank).collect::<Box<[u32]>>().try_into().ok()?,
+            byte_merges: merges().map(|merge| merge.id).collect::<Box<[TokenId]>>().try_into().ok()?,
+            byte_ids: *byte_ids,
+        })
     }
 
     /// Appends the ids of a pre-token of at most [`FEW`] bytes.
@@ -110,7 +116,7 @@ impl Packed {
         let (mut tokens, mut merged) = ([no_id; FEW + 2], [no_id; FEW + 2]);
         for (i, &byte) in pretoken.iter().enumerate() {
             tokens[i + 1] = self.byte_ids[usize::from(byte)];
-            merged[i + 1] = self.of_bytes[1][usize::from(byte) << 8 | usize::from(bytes[i + 1])];
+            merged[i + 1] = self.byte_merges[usize::from(byte) << 8 | usize::from(bytes[i + 1])];
         }
         // Rank and place of the merge at each start, as one number.
         let mut merges = self.first_merges(&bytes, n);
@@ -157,7 +163,7 @@ impl Packed {
         let has_next = ((1_u32 << n >> 1).wrapping_sub(1) & 0xFFFF) as u16;
         let none = _mm512_set1_epi32(NO_MERGE as i32);
         // SAFETY: two bytes are less than the number of ranks.
-        let ranks = unsafe { _mm512_mask_i32gather_epi32::<4>(none, has_next, both, self.of_bytes[0].as_ptr().cast()) };
+        let ranks = unsafe { _mm512_mask_i32gather_epi32::<4>(none, has_next, both, self.byte_ranks.as_ptr().cast()) };
         let places = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
         _mm512_or_si512(_mm512_slli_epi32::<4>(ranks), places)
     }
