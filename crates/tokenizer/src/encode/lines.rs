@@ -119,6 +119,13 @@ impl Lines {
         find(place).or_else(|| if find_in(&lines[place], FREE).is_some() { None } else { find(self.other_place(key)) })
     }
 
+    /// Line and way of a marked key.
+    pub(super) fn find_marked(&self, key: Key) -> Option<(usize, usize)> {
+        let lines = self.lines.as_slice();
+        let places = [self.place(key), self.other_place(key)];
+        places.into_iter().find_map(|place| Some((place, find_in(&lines[place], key.marked())?)))
+    }
+
     /// Line and way of a free entry.
     pub(super) fn find_free(&self, key: Key) -> Option<(usize, usize)> {
         let lines = self.lines.as_slice();

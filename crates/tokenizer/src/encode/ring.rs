@@ -3,10 +3,10 @@
 use super::table::Table;
 use crate::TokenId;
 
-/// Slots of 16 bytes: 1 MiB.
-const SLOTS: usize = 1 << 16;
-/// Words of records: 4 MiB.
-const WORDS: usize = 1 << 20;
+/// Slots of 16 bytes: 2 MiB.
+const SLOTS: usize = 1 << 17;
+/// Words of records: 16 MiB.
+const WORDS: usize = 1 << 22;
 /// Bytes of a pre-token that is remembered, at most: it has no more ids.
 pub(super) const MAX_BYTES: usize = 1 << 10;
 
