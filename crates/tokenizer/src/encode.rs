@@ -10,6 +10,7 @@ mod cache;
 mod whole;
 mod pairs;
 mod derivation;
+mod prefixes;
 mod merge;
 #[cfg(target_arch = "x86_64")]
 mod packed;

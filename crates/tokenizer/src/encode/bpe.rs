@@ -8,9 +8,9 @@ use super::merge::{self, Symbol};
 #[cfg(target_arch = "x86_64")]
 use super::packed::Packed;
 use super::pairs::{Merge, NO_MERGE, Pairs};
+use super::prefixes::Prefixes;
 use super::whole::Whole;
 use crate::pretokenize::{Ends, Pattern};
-use crate::trie::Trie;
 use crate::{HashMap, TokenId};
 
 /// Pre-tokens from this many bytes on are not merged by scans.
@@ -46,7 +46,7 @@ struct Derived {
     /// `None` if a merge needs the result of a later one.
     derivations: Option<Derivations>,
     /// The tokens that are the encoding of their bytes, made when a long pre-token wants them.
-    reachable: OnceLock<Trie<TokenId>>,
+    reachable: OnceLock<Option<Prefixes>>,
 }
 
 impl PartialEq for Derived {
@@ -119,6 +119,7 @@ impl Bpe {
                     bytes.insert(id, whole);
                 }
             }
+            bytes.retain(|_, bytes| derivations.hold_for(bytes));
         }
         bytes.into_iter().map(|(id, bytes)| (bytes, id))
     }
@@ -182,8 +183,10 @@ impl Bpe {
         let Derived { pairs, derivations, reachable, .. } = &self.derived;
         let is_ready = reachable.get().is_some();
         let from_bytes = if is_ready { LONG_FROM_BYTES } else { VERY_LONG_FROM_BYTES };
-        if let Some(derivations) = derivations.as_ref().filter(|_| pretoken.len() >= from_bytes) {
-            let tokens = reachable.get_or_init(|| self.reachable_trie(derivations));
+        let holds = |derivations: &&Derivations| pretoken.len() >= from_bytes && derivations.hold_for(pretoken);
+        if let Some(derivations) = derivations.as_ref().filter(holds)
+            && let Some(tokens) = reachable.get_or_init(|| self.prefixes(derivations))
+        {
             return merge::by_neighbours(pretoken, tokens, derivations, pairs, ids);
         }
         if pretoken.len() <= merge::FEW {
@@ -238,9 +241,9 @@ impl Bpe {
             ways.push(Vec::new());
             self.merge_few(pretoken, &mut ways[3]);
         }
-        if let Some(derivations) = derivations {
-            let mut ids = Vec::new();
-            merge::by_neighbours(pretoken, &self.reachable_trie(derivations), derivations, pairs, &mut ids);
+        if let Some(derivations) = derivations.as_ref().filter(|derivations| derivations.hold_for(pretoken)) {
+            let (mut ids, tokens) = (Vec::new(), self.prefixes(derivations).unwrap());
+            merge::by_neighbours(pretoken, &tokens, derivations, pairs, &mut ids);
             ways.push(ids);
         }
         ways
@@ -259,12 +262,8 @@ impl Bpe {
         symbols
     }
 
-    fn reachable_trie(&self, derivations: &Derivations) -> Trie<TokenId> {
-        let mut trie = Trie::default();
-        for (bytes, id) in self.whole.iter().filter(|&(_, id)| derivations.is_reachable(id)) {
-            trie.insert(bytes, id);
-        }
-        trie
+    fn prefixes(&self, derivations: &Derivations) -> Option<Prefixes> {
+        Prefixes::new(self.whole.iter().filter(|&(_, id)| derivations.is_reachable(id)))
     }
 
     /// Memory to encode with, as it was left by an earlier text if there was one.

@@ -6,13 +6,17 @@ mod tests;
 
 #[cfg(target_arch = "x86_64")]
 use super::kernel;
-use super::lines::{Key, Lines, N_IDS, IDS, SHORT_BYTES, SHORT_IDS, WAYS};
+use super::lines::{Key, Lines, N_IDS, IDS, SHORT_BYTES, SHORT_IDS, WAYS, Which};
 use super::ring::Ring;
 use crate::TokenId;
 use crate::pretokenize::MAX_ENDS;
 
 /// Cache lines of two entries: 16 MiB.
 const LINES: usize = 1 << 18;
+
+/// What a find in a second line counts against a look that finds nothing.
+const GAIN: i32 = 8;
+const MAX_CREDIT: i32 = 1 << 10;
 
 /// What one thread remembers: 34 MiB.
 pub(super) struct Cache {
@@ -21,9 +25,13 @@ pub(super) struct Cache {
     ring: Ring,
     /// Chooses what has to go.
     n_evicted: usize,
+    /// Whether looking at second lines has been worth it lately: it has if this is more than 0.
+    credit: i32,
+    /// How often there was a choice.
+    n_full: usize,
 }
 
-/// Keys of pre-tokens and the lines where they are looked for first.
+/// Keys of pre-tokens and the lines where they are looked for.
 pub(super) struct Keys {
     pub(super) keys: [Key; MAX_ENDS],
     pub(super) places: [u32; MAX_ENDS],
@@ -38,7 +46,7 @@ impl Default for Keys {
 impl Cache {
     /// `None` if there is no memory.
     pub(super) fn new() -> Option<Self> {
-        Some(Self { lines: Lines::new(LINES)?, ring: Ring::new()?, n_evicted: 0 })
+        Some(Self { lines: Lines::new(LINES)?, ring: Ring::new()?, n_evicted: 0, credit: MAX_CREDIT, n_full: 0 })
     }
 
     /// Makes the keys of the pre-tokens of `text` that end at `ends`.
@@ -79,20 +87,27 @@ impl Cache {
 
     fn find_portably(&self, keys: &Keys, from: usize, to: usize, ids: &mut Vec<TokenId>) -> usize {
         for i in from..to {
-            let Some(value) = self.lines.first_value(keys.places[i] as usize, keys.keys[i]) else { return i - from };
+            let Some(value) = self.lines.value_at(keys.places[i] as usize, keys.keys[i]) else { return i - from };
             ids.extend_from_slice(&value[..value[N_IDS - IDS] as usize]);
         }
         to - from
     }
 
     /// Appends the ids of one pre-token, wherever it is; says whether it is known.
-    pub(super) fn find_one(&self, pretoken: &[u8], ids: &mut Vec<TokenId>) -> bool {
+    pub(super) fn find_one(&mut self, pretoken: &[u8], ids: &mut Vec<TokenId>) -> bool {
         if pretoken.len() > SHORT_BYTES {
             let found = self.ring.find(pretoken);
             ids.extend_from_slice(found.unwrap_or_default());
             return found.is_some();
         }
-        match self.lines.find(Key::of(pretoken)) {
+        let key = Key::of(pretoken);
+        let mut found = self.lines.find(key, Which::First);
+        if found.is_none() && self.lines.find_free(key, Which::First).is_none() && self.tries_second() {
+            found = self.lines.find(key, Which::Second);
+            let gain = if found.is_some() { GAIN } else { -1 };
+            self.credit = (self.credit + gain).min(MAX_CREDIT);
+        }
+        match found {
             None => false,
             Some((value, false)) => {
                 ids.extend_from_slice(&value[..value[N_IDS - IDS] as usize]);
@@ -106,6 +121,13 @@ impl Cache {
         }
     }
 
+    /// Whether to look at second lines: in a flood of ever new words, nothing that is there is ever found,
+    /// and the memory takes longer to answer than merging does.
+    fn tries_second(&mut self) -> bool {
+        self.n_full = self.n_full.wrapping_add(1);
+        self.credit > 0 || self.n_full.is_multiple_of(16)
+    }
+
     /// Remembers the ids of a pre-token that is not known, in the place of an old entry if there is no free one.
     pub(super) fn insert(&mut self, pretoken: &[u8], ids: &[TokenId]) {
         if pretoken.len() > SHORT_BYTES {
@@ -114,10 +136,15 @@ impl Cache {
         let key = Key::of(pretoken);
         // What a marked key points to may have been forgotten.
         let is_several = ids.len() > SHORT_IDS;
-        let known = if is_several { self.lines.find_marked(key) } else { None };
-        let place = known.or_else(|| self.lines.find_free(key)).unwrap_or_else(|| {
+        let lines = &self.lines;
+        let place = |which: Which| {
+            let known = if is_several { lines.find_marked(key, which) } else { None };
+            known.or_else(|| lines.find_free(key, which))
+        };
+        let second = || if self.credit > 0 { place(Which::Second) } else { None };
+        let place = place(Which::First).or_else(second).unwrap_or_else(|| {
             self.n_evicted = self.n_evicted.wrapping_add(1);
-            (self.lines.place(key), self.n_evicted % WAYS)
+            (lines.place(key), self.n_evicted % WAYS)
         });
         if !is_several {
             return self.lines.set(place, key, ids);

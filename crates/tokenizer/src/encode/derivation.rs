@@ -14,7 +14,7 @@
 
 use super::merge::{self, Symbol};
 use super::pairs::{Merge, NO_MERGE, Pairs};
-use crate::TokenId;
+use crate::{HashMap, TokenId};
 
 /// How one token is merged in the end when its own bytes are encoded.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -32,11 +32,56 @@ const UNREACHABLE: u32 = u32::MAX;
 const MAX_TRIED_BYTES: usize = 1 << 10;
 
 /// The derivations of all tokens, by id.
-#[derive(Clone, PartialEq)]
-pub(super) struct Derivations(Vec<Derivation>);
+#[derive(Clone)]
+pub(super) struct Derivations {
+    derivations: Vec<Derivation>,
+    /// Tokens that come about by late merges only. Where their bytes are nowhere in a text, these merges never
+    /// happen, and all the above holds for that text.
+    late: Late,
+}
+
+/// Byte strings of four bytes or more.
+#[derive(Clone)]
+struct Late {
+    strings: HashMap<[u8; 4], Vec<Box<[u8]>>>,
+    /// A bit for each hash of the first four bytes.
+    filter: Box<[u64; 1 << 8]>,
+}
+
+impl Late {
+    /// `None` if there is one that is shorter.
+    fn new(strings: impl IntoIterator<Item = Box<[u8]>>) -> Option<Self> {
+        let mut late = Self { strings: HashMap::default(), filter: Box::new([0; 1 << 8]) };
+        for string in strings {
+            let first = *string.first_chunk()?;
+            let (word, bit) = filter_bit(first);
+            late.filter[word] |= bit;
+            late.strings.entry(first).or_default().push(string);
+        }
+        Some(late)
+    }
+
+    /// Whether any of them is part of `text`.
+    fn is_in(&self, text: &[u8]) -> bool {
+        !self.strings.is_empty()
+            && text.windows(4).enumerate().any(|(i, first)| {
+                let first = [first[0], first[1], first[2], first[3]];
+                let (word, bit) = filter_bit(first);
+                self.filter[word] & bit != 0
+                    && self.strings.get(&first).is_some_and(|all| all.iter().any(|string| text[i..].starts_with(string)))
+            })
+    }
+}
+
+#[inline]
+fn filter_bit(first: [u8; 4]) -> (usize, u64) {
+    let hash = u32::from_le_bytes(first).wrapping_mul(0x9E37_79B9) >> 18;
+    (hash as usize >> 6, 1 << (hash & 63))
+}
 
 impl Derivations {
-    /// `None` if a merge needs the result of a later one, and its token does not come about without it.
+    /// `None` if a merge needs the result of a later one, and its token does not come about without it and is short
+    /// or unusually long.
     pub(super) fn new(byte_ids: &[TokenId; 256], merges: &[[TokenId; 3]], pairs: &Pairs) -> Option<Self> {
         let n_ids = byte_ids.iter().chain(merges.iter().flatten()).max().map_or(0, |&id| id as usize + 1);
         let is_current = |rank: usize, merge: &[TokenId; 3]| pairs.get(merge[0], merge[1]).rank == rank as u32;
@@ -49,10 +94,11 @@ impl Derivations {
             return None;
         }
         let unreachable = Derivation { rank: UNREACHABLE, left: 0, right: 0 };
-        let mut derivations = Self(vec![unreachable; n_ids]);
+        let late = Late::new([])?;
+        let mut derivations = Self { derivations: vec![unreachable; n_ids], late };
         let mut is_late = vec![false; n_ids];
         for &id in byte_ids {
-            derivations.0[id as usize].rank = BYTE;
+            derivations.derivations[id as usize].rank = BYTE;
         }
         for (rank, merge) in merges.iter().enumerate().filter(|(rank, merge)| is_current(*rank, merge)) {
             let [left, right, id] = *merge;
@@ -60,26 +106,33 @@ impl Derivations {
                 is_late[id as usize] = true;
                 continue;
             }
-            let is_new = derivations.0[id as usize].rank == UNREACHABLE;
+            let is_new = derivations.derivations[id as usize].rank == UNREACHABLE;
             let from_known = derivations.is_reachable(left) && derivations.is_reachable(right);
             if is_new && from_known && !derivations.merge_crosses(left, right, rank as u32, pairs) {
-                derivations.0[id as usize] = Derivation { rank: rank as u32, left, right };
+                derivations.derivations[id as usize] = Derivation { rank: rank as u32, left, right };
             }
         }
-        // A token that does not come about without late merges must not come about with them.
-        let comes_late = |id: TokenId| !derivations.is_reachable(id) && merges_to(id, merges, pairs) != Some(false);
-        let mut late = (0..).zip(&is_late).filter(|(_, is_late)| **is_late).map(|(id, _)| id);
-        (!late.any(comes_late)).then_some(derivations)
+        // Tokens that do not come about without late merges, but may do so with them.
+        let comes_late = |id: &TokenId| !derivations.is_reachable(*id) && bytes_merge_to(*id, merges, pairs) != Some(false);
+        let late = (0..).zip(&is_late).filter(|(_, is_late)| **is_late).map(|(id, _)| id).filter(comes_late);
+        let late: Option<Vec<Box<[u8]>>> = late.map(|id| bytes_of(id, byte_ids, merges)).collect();
+        derivations.late = Late::new(late?)?;
+        Some(derivations)
+    }
+
+    /// Whether the encoding of `text` is a matter of neighbours.
+    pub(super) fn hold_for(&self, text: &[u8]) -> bool {
+        !self.late.is_in(text)
     }
 
     /// Whether the bytes of a token are encoded as that token.
     pub(super) fn is_reachable(&self, id: TokenId) -> bool {
-        self.0.get(id as usize).is_some_and(|derivation| derivation.rank != UNREACHABLE)
+        self.derivations.get(id as usize).is_some_and(|derivation| derivation.rank != UNREACHABLE)
     }
 
     /// The rank of the merge that makes a token; `None` for bytes and what is not reachable.
     pub(super) fn rank(&self, id: TokenId) -> Option<u32> {
-        self.0.get(id as usize).map(|derivation| derivation.rank).filter(|&rank| rank < BYTE)
+        self.derivations.get(id as usize).map(|derivation| derivation.rank).filter(|&rank| rank < BYTE)
     }
 
     /// Whether `left` and `right`, side by side, stay as they are.
@@ -96,7 +149,7 @@ impl Derivations {
             if pairs.get(left, right).rank < before {
                 return true;
             }
-            let (made_left, made_right) = (self.0[left as usize], self.0[right as usize]);
+            let (made_left, made_right) = (self.derivations[left as usize], self.derivations[right as usize]);
             // A byte has always been there.
             let rank = |made: Derivation| if made.rank == BYTE { 0 } else { made.rank + 1 };
             match rank(made_left).cmp(&rank(made_right)) {
@@ -120,8 +173,8 @@ impl Derivations {
     }
 }
 
-/// Whether merging the bytes of a token gives the token; `None` if it is too long to try.
-fn merges_to(id: TokenId, merges: &[[TokenId; 3]], pairs: &Pairs) -> Option<bool> {
+/// The tokens of the bytes of a token; `None` if there are too many.
+fn byte_tokens(id: TokenId, merges: &[[TokenId; 3]]) -> Option<Vec<TokenId>> {
     let (mut rest, mut bytes) = (vec![id], Vec::new());
     while let Some(part) = rest.pop() {
         match merges.iter().find(|merge| merge[2] == part) {
@@ -132,6 +185,17 @@ fn merges_to(id: TokenId, merges: &[[TokenId; 3]], pairs: &Pairs) -> Option<bool
             return None;
         }
     }
+    Some(bytes)
+}
+
+fn bytes_of(id: TokenId, byte_ids: &[TokenId; 256], merges: &[[TokenId; 3]]) -> Option<Box<[u8]>> {
+    let byte_of = |token: TokenId| byte_ids.iter().position(|&id| id == token).map(|byte| byte as u8);
+    byte_tokens(id, merges)?.into_iter().map(byte_of).collect()
+}
+
+/// Whether merging the bytes of a token gives the token; `None` if it is too long to try.
+fn bytes_merge_to(id: TokenId, merges: &[[TokenId; 3]], pairs: &Pairs) -> Option<bool> {
+    let bytes = byte_tokens(id, merges)?;
     let no_merge = Merge { rank: NO_MERGE, id: 0 };
     let next_merge = |i: usize| bytes.get(i + 1).map_or(no_merge, |&next| pairs.get(bytes[i], next));
     let mut symbols = (0..bytes.len()).map(|i| Symbol { id: bytes[i], next_merge: next_merge(i) }).collect();

@@ -80,6 +80,15 @@ fn find_in(line: &Line, key: Key) -> Option<usize> {
     (0..WAYS).find(|way| [half(ENTRY * way), half(ENTRY * way + 2)] == key.0)
 }
 
+/// The lines of a key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    First = 0,
+    /// The neighbour of the first, which takes what has no room there. Entries are never taken out: while there is
+    /// room in the first, nothing has gone to the second.
+    Second = 1,
+}
+
 /// A hash table of lines; each key has two lines where it may be.
 pub(super) struct Lines {
     pub(super) lines: Table<Line>,
@@ -99,38 +108,24 @@ impl Lines {
         (key.hash() >> self.shift) as usize
     }
 
-    /// The line where it is put if there is no room in the first.
-    fn other_place(&self, key: Key) -> usize {
-        let hash = key.hash();
-        ((hash ^ hash >> 32).wrapping_mul(HASH_LOW) >> self.shift) as usize
-    }
-
-    /// The value of a key, or else that of the key marked, and whether it is the latter.
+    /// The value of a key in one of its lines, or else that of the key marked, and whether it is the latter.
     #[inline]
-    pub(super) fn find(&self, key: Key) -> Option<(Value, bool)> {
-        let lines = self.lines.as_slice();
-        let find = |place: usize| {
-            let line = &lines[place];
-            let marked = || find_in(line, key.marked()).map(|way| (value(line, way), true));
-            find_in(line, key).map(|way| (value(line, way), false)).or_else(marked)
-        };
-        let place = self.place(key);
-        // Entries are never taken out: while there is room in the first line, none has gone to the other.
-        find(place).or_else(|| if find_in(&lines[place], FREE).is_some() { None } else { find(self.other_place(key)) })
+    pub(super) fn find(&self, key: Key, which: Which) -> Option<(Value, bool)> {
+        let line = &self.lines.as_slice()[self.place(key) ^ which as usize];
+        let marked = || find_in(line, key.marked()).map(|way| (value(line, way), true));
+        find_in(line, key).map(|way| (value(line, way), false)).or_else(marked)
     }
 
     /// Line and way of a marked key.
-    pub(super) fn find_marked(&self, key: Key) -> Option<(usize, usize)> {
-        let lines = self.lines.as_slice();
-        let places = [self.place(key), self.other_place(key)];
-        places.into_iter().find_map(|place| Some((place, find_in(&lines[place], key.marked())?)))
+    pub(super) fn find_marked(&self, key: Key, which: Which) -> Option<(usize, usize)> {
+        let place = self.place(key) ^ which as usize;
+        find_in(&self.lines.as_slice()[place], key.marked()).map(|way| (place, way))
     }
 
     /// Line and way of a free entry.
-    pub(super) fn find_free(&self, key: Key) -> Option<(usize, usize)> {
-        let lines = self.lines.as_slice();
-        let free = |place: usize| Some((place, find_in(&lines[place], FREE)?));
-        free(self.place(key)).or_else(|| free(self.other_place(key)))
+    pub(super) fn find_free(&self, key: Key, which: Which) -> Option<(usize, usize)> {
+        let place = self.place(key) ^ which as usize;
+        find_in(&self.lines.as_slice()[place], FREE).map(|way| (place, way))
     }
 
     /// Puts in a key with at most `SHORT_IDS` ids.
@@ -150,9 +145,9 @@ impl Lines {
         entry[IDS..].copy_from_slice(&value);
     }
 
-    /// The value of a key in the first of its lines.
+    /// The value of a key whose line is known.
     #[inline(always)]
-    pub(super) fn first_value(&self, place: usize, key: Key) -> Option<Value> {
+    pub(super) fn value_at(&self, place: usize, key: Key) -> Option<Value> {
         let line = &self.lines.as_slice()[place];
         find_in(line, key).map(|way| value(line, way))
     }

@@ -12,8 +12,8 @@ use std::collections::BinaryHeap;
 
 use super::derivation::Derivations;
 use super::pairs::{Merge, NO_MERGE, Pairs};
+use super::prefixes::Prefixes;
 use crate::TokenId;
-use crate::trie::Trie;
 
 const NONE: usize = usize::MAX;
 
@@ -132,41 +132,53 @@ pub(super) fn by_heap(pairs: &Pairs, symbols: &mut [Symbol], ids: &mut Vec<Token
     }
 }
 
+/// Pairs of tokens of which is remembered whether they may stand side by side.
+const REMEMBERED: usize = 1 << 8;
+
 /// Cuts a pre-token of any length into the tokens that merging would give.
 ///
 /// `tokens` has all tokens that are the encoding of their bytes.
 pub(super) fn by_neighbours(
     pretoken: &[u8],
-    tokens: &Trie<TokenId>,
+    tokens: &Prefixes,
     derivations: &Derivations,
     pairs: &Pairs,
     ids: &mut Vec<TokenId>,
 ) {
     let start = ids.len();
-    let mut lens = Vec::new();
-    // From where no way leads to the end. There is one way at most to get to any place.
-    let mut is_dead = vec![false; pretoken.len()];
-    let (mut at, mut below) = (0, usize::MAX);
+    let mut lens: Vec<u32> = Vec::new();
+    // From where no way leads to the end, a bit each. There is one way at most to get to any place.
+    let mut is_dead = vec![0_u64; pretoken.len() / 64 + 1];
+    let (mut at, mut below) = (0, u32::MAX);
     let mut candidates = Vec::new();
+    // In a text of few letters it is the same pairs again and again.
+    let mut remembered = [(TokenId::MAX, TokenId::MAX, false); REMEMBERED];
+    let mut may_follow = |left: TokenId, right: TokenId| {
+        let slot = &mut remembered[(left.wrapping_mul(31) ^ right) as usize % REMEMBERED];
+        if (slot.0, slot.1) != (left, right) {
+            *slot = (left, right, derivations.may_follow(left, right, pairs));
+        }
+        slot.2
+    };
     while at < pretoken.len() {
-        candidates.clear();
-        candidates.extend(tokens.prefixes(&pretoken[at..]));
-        let last = ids.get(start..).and_then(<[_]>::last).copied();
+        tokens.find(&pretoken[at..], &mut candidates);
+        let last = ids[start..].last().copied();
         let next = candidates.iter().rev().find(|&&(len, id)| {
+            let end = at + len as usize;
             len < below
-                && !is_dead.get(at + len).is_some_and(|dead| *dead)
-                && last.is_none_or(|last| derivations.may_follow(last, id, pairs))
+                && is_dead[end / 64] >> (end % 64) & 1 == 0
+                && last.is_none_or(|last| may_follow(last, id))
         });
         if let Some(&(len, id)) = next {
             ids.push(id);
             lens.push(len);
-            at += len;
-            below = usize::MAX;
+            at += len as usize;
+            below = u32::MAX;
             continue;
         }
-        is_dead[at] = true;
+        is_dead[at / 64] |= 1 << (at % 64);
         ids.pop();
         below = lens.pop().expect("every text has an encoding");
-        at -= below;
+        at -= below as usize;
     }
 }

@@ -1,6 +1,6 @@
 //! Pre-tokens that are one token.
 
-use super::lines::{Key, Lines, SHORT_BYTES};
+use super::lines::{Key, Lines, SHORT_BYTES, Which};
 use crate::{HashMap, TokenId};
 
 /// Bits of the filter for each token, at least.
@@ -41,8 +41,10 @@ impl Whole {
             if !short.may_have(key) {
                 return None;
             }
-            if let Some(([id, ..], _)) = short.lines.find(key) {
-                return Some(id);
+            for which in [Which::First, Which::Second] {
+                if let Some(([id, ..], _)) = short.lines.find(key, which) {
+                    return Some(id);
+                }
             }
         }
         self.ids.get(pretoken).copied()
@@ -65,7 +67,8 @@ impl Short {
             let key = Key::of(bytes);
             let (word, bit) = short.filter_bit(key);
             short.filter[word] |= bit;
-            if let Some(place) = short.lines.find_free(key) {
+            let free = |which: Which| short.lines.find_free(key, which);
+            if let Some(place) = free(Which::First).or_else(|| free(Which::Second)) {
                 short.lines.set(place, key, &[id]);
             }
         }
