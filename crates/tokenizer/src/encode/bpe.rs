@@ -4,6 +4,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::cache::{Cache, Keys};
 use super::derivation::Derivations;
+use super::lines::Key;
 use super::merge::{self, Symbol};
 #[cfg(target_arch = "x86_64")]
 use super::packed::Packed;
@@ -155,7 +156,7 @@ impl Bpe {
                 let ends = scratch.ends.as_slice();
                 let start = if i == 0 { 0 } else { ends[i - 1] };
                 let pretoken = &text[start as usize..ends[i] as usize];
-                self.encode_pretoken(pretoken, ids, scratch);
+                self.encode_unseen(pretoken, scratch.key(i, pretoken), ids, scratch);
                 i += 1;
             }
         }
@@ -163,21 +164,26 @@ impl Bpe {
     }
 
     /// Appends the ids of one pre-token.
-    #[inline(never)]
     pub(crate) fn encode_pretoken(&self, pretoken: &[u8], ids: &mut Vec<TokenId>, scratch: &mut Scratch) {
+        self.encode_unseen(pretoken, Key::of(pretoken), ids, scratch);
+    }
+
+    /// Appends the ids of one pre-token that is not found at once.
+    #[inline(never)]
+    fn encode_unseen(&self, pretoken: &[u8], key: Key, ids: &mut Vec<TokenId>, scratch: &mut Scratch) {
         let Some(cache) = &mut scratch.cache else {
-            return self.merge(pretoken, ids, &mut scratch.symbols);
+            return self.merge(pretoken, key, ids, &mut scratch.symbols);
         };
-        if cache.find_one(pretoken, ids) {
+        if cache.find_one(pretoken, key, ids) {
             return;
         }
         let start = ids.len();
-        self.merge(pretoken, ids, &mut scratch.symbols);
-        cache.insert(pretoken, &ids[start..]);
+        self.merge(pretoken, key, ids, &mut scratch.symbols);
+        cache.insert(pretoken, key, &ids[start..]);
     }
 
-    fn merge(&self, pretoken: &[u8], ids: &mut Vec<TokenId>, symbols: &mut Vec<Symbol>) {
-        if let Some(id) = self.whole.get(pretoken) {
+    fn merge(&self, pretoken: &[u8], key: Key, ids: &mut Vec<TokenId>, symbols: &mut Vec<Symbol>) {
+        if let Some(id) = self.whole.get(pretoken, key) {
             return ids.push(id);
         }
         let Derived { pairs, derivations, reachable, .. } = &self.derived;
@@ -190,7 +196,7 @@ impl Bpe {
             return merge::by_neighbours(pretoken, tokens, derivations, pairs, ids);
         }
         if pretoken.len() <= merge::FEW {
-            return self.merge_few(pretoken, ids);
+            return self.merge_few(pretoken, key, ids);
         }
         self.start(pretoken, symbols);
         if symbols.len() < LONG_FROM_BYTES {
@@ -202,10 +208,11 @@ impl Bpe {
     }
 
     /// Appends the ids of a pre-token of at most [`merge::FEW`] bytes.
-    fn merge_few(&self, pretoken: &[u8], ids: &mut Vec<TokenId>) {
+    #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
+    fn merge_few(&self, pretoken: &[u8], key: Key, ids: &mut Vec<TokenId>) {
         #[cfg(target_arch = "x86_64")]
         if let Some(packed) = &self.derived.packed {
-            return packed.merge(&self.derived.pairs, pretoken, ids);
+            return packed.merge(&self.derived.pairs, pretoken, key, ids);
         }
         merge::few(&self.derived.pairs, &self.byte_ids, pretoken, ids);
     }
@@ -239,7 +246,7 @@ impl Bpe {
             ways.push(Vec::new());
             merge::few(pairs, &self.byte_ids, pretoken, &mut ways[2]);
             ways.push(Vec::new());
-            self.merge_few(pretoken, &mut ways[3]);
+            self.merge_few(pretoken, Key::of(pretoken), &mut ways[3]);
         }
         if let Some(derivations) = derivations.as_ref().filter(|derivations| derivations.hold_for(pretoken)) {
             let (mut ids, tokens) = (Vec::new(), self.prefixes(derivations).unwrap());
@@ -309,6 +316,11 @@ impl Default for Scratch {
 }
 
 impl Scratch {
+    /// The key of the pre-token of index `i`.
+    fn key(&self, i: usize, pretoken: &[u8]) -> Key {
+        if self.cache.is_some() { self.keys.keys[i] } else { Key::of(pretoken) }
+    }
+
     /// Says how much text is coming.
     pub(crate) fn expect(&mut self, n_bytes: usize) {
         self.n_bytes_seen = self.n_bytes_seen.saturating_add(n_bytes);

@@ -94,13 +94,12 @@ impl Cache {
     }
 
     /// Appends the ids of one pre-token, wherever it is; says whether it is known.
-    pub(super) fn find_one(&mut self, pretoken: &[u8], ids: &mut Vec<TokenId>) -> bool {
+    pub(super) fn find_one(&mut self, pretoken: &[u8], key: Key, ids: &mut Vec<TokenId>) -> bool {
         if pretoken.len() > SHORT_BYTES {
             let found = self.ring.find(pretoken);
             ids.extend_from_slice(found.unwrap_or_default());
             return found.is_some();
         }
-        let key = Key::of(pretoken);
         let mut found = self.lines.find(key, Which::First);
         if found.is_none() && self.lines.find_free(key, Which::First).is_none() && self.tries_second() {
             found = self.lines.find(key, Which::Second);
@@ -129,11 +128,10 @@ impl Cache {
     }
 
     /// Remembers the ids of a pre-token that is not known, in the place of an old entry if there is no free one.
-    pub(super) fn insert(&mut self, pretoken: &[u8], ids: &[TokenId]) {
+    pub(super) fn insert(&mut self, pretoken: &[u8], key: Key, ids: &[TokenId]) {
         if pretoken.len() > SHORT_BYTES {
             return self.ring.insert(pretoken, ids);
         }
-        let key = Key::of(pretoken);
         // What a marked key points to may have been forgotten.
         let is_several = ids.len() > SHORT_IDS;
         let lines = &self.lines;

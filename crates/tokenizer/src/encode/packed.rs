@@ -3,12 +3,13 @@
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::{
-    __m128i, __m512i, _mm_loadu_si128, _mm512_cmpeq_epi64_mask, _mm512_cvtepu8_epi32, _mm512_loadu_si512,
+    __m128i, __m512i, _mm_loadu_si128, _mm_srli_si128, _mm512_cmpeq_epi64_mask, _mm512_cvtepu8_epi32, _mm512_loadu_si512,
     _mm512_mask_i32gather_epi32, _mm512_mask_set1_epi32, _mm512_or_si512, _mm512_reduce_min_epu32,
     _mm512_set1_epi32, _mm512_set1_epi64, _mm512_setr_epi32, _mm512_slli_epi32, _mm512_srlv_epi64,
 };
 use std::sync::Arc;
 
+use super::lines::Key;
 use super::merge::FEW;
 use super::pairs::{NO_MERGE, Pairs};
 use super::table::Table;
@@ -99,27 +100,30 @@ impl Packed {
     }
 
     /// Appends the ids of a pre-token of at most [`FEW`] bytes.
-    pub(super) fn merge(&self, pairs: &Pairs, pretoken: &[u8], ids: &mut Vec<TokenId>) {
+    pub(super) fn merge(&self, pairs: &Pairs, pretoken: &[u8], key: Key, ids: &mut Vec<TokenId>) {
+        let bytes: [u8; FEW] = match pretoken.first_chunk() {
+            Some(bytes) => *bytes,
+            None => bytemuck::cast(key.0),
+        };
         assert!(pretoken.len() <= FEW);
         // SAFETY: `new` has made sure of the instructions.
-        unsafe { self.merge_avx512(pairs, pretoken, ids) }
+        unsafe { self.merge_avx512(pairs, &bytes, pretoken.len(), ids) }
     }
 
     #[target_feature(enable = "avx512f,sse4.1,bmi1,bmi2,lzcnt")]
-    fn merge_avx512(&self, pairs: &Pairs, pretoken: &[u8], ids: &mut Vec<TokenId>) {
-        let n = pretoken.len();
-        let mut bytes = [0; FEW + 1];
-        bytes[..n].copy_from_slice(pretoken);
+    fn merge_avx512(&self, pairs: &Pairs, bytes: &[u8; FEW], n: usize, ids: &mut Vec<TokenId>) {
         // The token that starts at each byte, and what it becomes with the one behind; both count only at
         // starts. One more place at both ends is for what is not there.
         let no_id = (1 << self.bits.id) - 1;
         let (mut tokens, mut merged) = ([no_id; FEW + 2], [no_id; FEW + 2]);
-        for (i, &byte) in pretoken.iter().enumerate() {
-            tokens[i + 1] = self.byte_ids[usize::from(byte)];
-            merged[i + 1] = self.byte_merges[usize::from(byte) << 8 | usize::from(bytes[i + 1])];
+        for i in 0..n {
+            tokens[i + 1] = self.byte_ids[usize::from(bytes[i])];
+            // The last one has none.
+            let next = bytes[(i + 1) % FEW];
+            merged[i + 1] = self.byte_merges[usize::from(bytes[i]) << 8 | usize::from(next)];
         }
         // Rank and place of the merge at each start, as one number.
-        let mut merges = self.first_merges(&bytes, n);
+        let mut merges = self.first_merges(bytes, n);
         let mut is_start: u32 = (1 << n) - 1;
         loop {
             let best = _mm512_reduce_min_epu32(merges);
@@ -153,12 +157,10 @@ impl Packed {
 
     #[inline]
     #[target_feature(enable = "avx512f,sse4.1,bmi1,bmi2,lzcnt")]
-    fn first_merges(&self, bytes: &[u8; FEW + 1], n: usize) -> __m512i {
-        let load = |at: usize| -> __m128i {
-            // SAFETY: `at` is 0 or 1, and there are 17 bytes.
-            unsafe { _mm_loadu_si128(bytes.as_ptr().add(at).cast()) }
-        };
-        let (first, second) = (_mm512_cvtepu8_epi32(load(0)), _mm512_cvtepu8_epi32(load(1)));
+    fn first_merges(&self, bytes: &[u8; FEW], n: usize) -> __m512i {
+        // SAFETY: the array has 16 bytes; the load needs no alignment.
+        let bytes: __m128i = unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) };
+        let (first, second) = (_mm512_cvtepu8_epi32(bytes), _mm512_cvtepu8_epi32(_mm_srli_si128::<1>(bytes)));
         let both = _mm512_or_si512(_mm512_slli_epi32::<8>(first), second);
         let has_next = ((1_u32 << n >> 1).wrapping_sub(1) & 0xFFFF) as u16;
         let none = _mm512_set1_epi32(NO_MERGE as i32);

@@ -35,9 +35,8 @@ impl Whole {
 
     /// The id of a pre-token.
     #[inline]
-    pub(super) fn get(&self, pretoken: &[u8]) -> Option<TokenId> {
+    pub(super) fn get(&self, pretoken: &[u8], key: Key) -> Option<TokenId> {
         if let (Some(short), true) = (&self.short, pretoken.len() <= SHORT_BYTES) {
-            let key = Key::of(pretoken);
             if !short.may_have(key) {
                 return None;
             }
