@@ -35,11 +35,13 @@ pub(super) struct Cache {
 pub(super) struct Keys {
     pub(super) keys: [Key; MAX_ENDS],
     pub(super) places: [u32; MAX_ENDS],
+    /// How many are of pre-tokens that are too long.
+    pub(super) n_long: usize,
 }
 
 impl Default for Keys {
     fn default() -> Self {
-        Self { keys: [Key::NONE; MAX_ENDS], places: [0; MAX_ENDS] }
+        Self { keys: [Key::NONE; MAX_ENDS], places: [0; MAX_ENDS], n_long: 0 }
     }
 }
 
@@ -53,15 +55,34 @@ impl Cache {
     #[inline(always)]
     pub(super) fn make_keys(&self, text: &[u8], ends: &[u32], keys: &mut Keys) {
         #[cfg(target_arch = "x86_64")]
-        if kernel::is_available() {
-            let n = kernel::make_keys(&self.lines, text, ends, keys);
-            return self.make_keys_portably(text, ends, n, keys);
+        let n = if kernel::is_available() { kernel::make_keys(&self.lines, text, ends, keys) } else { 0 };
+        #[cfg(not(target_arch = "x86_64"))]
+        let n = 0;
+        self.make_keys_portably(text, ends, n, keys);
+        if keys.n_long > 0 {
+            self.hash_long(text, ends, keys);
         }
-        self.make_keys_portably(text, ends, 0, keys);
+    }
+
+    /// Makes the keys of the pre-tokens that are too long, and has the memory come in which they are looked up.
+    #[inline(never)]
+    fn hash_long(&self, text: &[u8], ends: &[u32], keys: &mut Keys) {
+        let mut start = 0;
+        for (key, &end) in keys.keys.iter_mut().zip(ends) {
+            if key.is_long() {
+                *key = Key::of(&text[start..end as usize]);
+                self.ring.fetch_slots(key.long_hash());
+            }
+            start = end as usize;
+        }
+        keys.keys[..ends.len()].iter().filter(|key| key.is_long()).for_each(|key| self.ring.fetch_record(key.long_hash()));
     }
 
     /// The keys of all but the first `n` pre-tokens.
     fn make_keys_portably(&self, text: &[u8], ends: &[u32], n: usize, keys: &mut Keys) {
+        if n == 0 {
+            keys.n_long = 0;
+        }
         let mut start = if n == 0 { 0 } else { ends[n - 1] as usize };
         for (i, &end) in ends.iter().enumerate().skip(n) {
             let end = end as usize;
@@ -70,6 +91,7 @@ impl Cache {
                 None => Key::of(&text[start..end]),
             };
             keys.places[i] = self.lines.place(keys.keys[i]) as u32;
+            keys.n_long += usize::from(keys.keys[i].is_long());
             start = end;
         }
     }
@@ -96,7 +118,7 @@ impl Cache {
     /// Appends the ids of one pre-token, wherever it is; says whether it is known.
     pub(super) fn find_one(&mut self, pretoken: &[u8], key: Key, ids: &mut Vec<TokenId>) -> bool {
         if pretoken.len() > SHORT_BYTES {
-            let found = self.ring.find(pretoken);
+            let found = self.ring.find(key.long_hash(), pretoken);
             ids.extend_from_slice(found.unwrap_or_default());
             return found.is_some();
         }
@@ -130,7 +152,7 @@ impl Cache {
     /// Remembers the ids of a pre-token that is not known, in the place of an old entry if there is no free one.
     pub(super) fn insert(&mut self, pretoken: &[u8], key: Key, ids: &[TokenId]) {
         if pretoken.len() > SHORT_BYTES {
-            return self.ring.insert(pretoken, ids);
+            return self.ring.insert(key.long_hash(), pretoken, ids);
         }
         // What a marked key points to may have been forgotten.
         let is_several = ids.len() > SHORT_IDS;

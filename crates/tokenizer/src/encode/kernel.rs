@@ -58,7 +58,7 @@ pub(super) fn make_keys(lines: &Lines, text: &[u8], ends: &[u32], keys: &mut Key
 unsafe fn make_keys_avx512(lines: &Lines, text: *const u8, ends: &[u32], keys: &mut Keys) {
     let (base, shift) = (lines.lines.as_slice().as_ptr(), lines.shift);
     let (key_of, place_of) = (keys.keys.as_mut_ptr(), keys.places.as_mut_ptr());
-    let mut start = 0;
+    let (mut start, mut n_long) = (0, 0);
     for (i, &end) in ends.iter().enumerate() {
         let len = (end - start).min(SHORT_BYTES as u32 + 1) as usize;
         // SAFETY: see `make_keys`; fetching ahead reads nothing.
@@ -75,8 +75,10 @@ unsafe fn make_keys_avx512(lines: &Lines, text: *const u8, ends: &[u32], keys: &
             *place_of.add(i) = place;
             _mm_prefetch::<_MM_HINT_T0>(base.wrapping_add(place as usize).cast());
         }
+        n_long += len / (SHORT_BYTES + 1);
         start = end;
     }
+    keys.n_long = n_long;
 }
 
 /// See [`super::cache::Cache::find`].

@@ -1,6 +1,7 @@
 //! Short pre-tokens with their ids in cache lines: two of them share one, and which of the two it is, if any,
 //! is found by one comparison of vectors.
 
+use super::ring;
 use super::table::Table;
 use crate::TokenId;
 
@@ -11,7 +12,7 @@ pub(super) const SHORT_IDS: usize = 3;
 /// Entries of a line.
 pub(super) const WAYS: usize = 2;
 
-/// A pre-token of at most 15 bytes: the bytes, and their number in the last one.
+/// A pre-token of at most 15 bytes: the bytes, and their number in the last one. Longer ones have a hash.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(C, align(16))]
 pub(super) struct Key(pub(super) [u64; 2]);
@@ -22,9 +23,12 @@ const FREE: Key = Key([0, 0]);
 /// The bytes of a key that belong to a pre-token of each length; 16 stands for all that is longer.
 pub(super) const MASKS: [[u64; 2]; SHORT_BYTES + 2] = masks();
 
+/// The second half of the key of a pre-token that is too long; the first half is a hash.
+const LONG: u64 = (SHORT_BYTES as u64 + 1) << 56;
+
 impl Key {
     /// Of pre-tokens that are too long; nothing is ever remembered for it.
-    pub(super) const NONE: Self = Self([0, (SHORT_BYTES as u64 + 1) << 56]);
+    pub(super) const NONE: Self = Self([0, LONG]);
 
     /// The key of the first `len` of `bytes`.
     #[inline(always)]
@@ -37,11 +41,22 @@ impl Key {
     /// The key of a pre-token.
     pub(super) fn of(pretoken: &[u8]) -> Self {
         if pretoken.len() > SHORT_BYTES {
-            return Self::NONE;
+            return Self([ring::hash(pretoken), LONG]);
         }
         let mut bytes = [0; 16];
         bytes[..pretoken.len()].copy_from_slice(pretoken);
         Self::new(&bytes, pretoken.len())
+    }
+
+    /// Whether the pre-token is too long.
+    #[inline(always)]
+    pub(super) fn is_long(self) -> bool {
+        self.0[1] == LONG
+    }
+
+    /// The hash of a pre-token that is too long.
+    pub(super) fn long_hash(self) -> u64 {
+        self.0[0]
     }
 
     /// Another key for the same pre-token, equal to no key of [`Key::new`].

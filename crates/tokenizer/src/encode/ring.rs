@@ -1,6 +1,6 @@
 //! Ids of pre-tokens that are long or have many, in a ring: what is new takes the place of what is oldest.
 
-use super::table::Table;
+use super::table::{self, Table};
 use crate::TokenId;
 
 /// Slots of 16 bytes: 2 MiB.
@@ -28,21 +28,32 @@ impl Ring {
         Some(Self { slots: Table::new(SLOTS)?, words: Table::new(WORDS)?, head: WORDS as u64 })
     }
 
+    /// Has the memory come in which a hash is looked up.
+    pub(super) fn fetch_slots(&self, hash: u64) {
+        table::fetch(&self.slots.as_slice()[places(hash)[0]]);
+    }
+
+    /// Has the memory come in which the pre-token of a hash is.
+    pub(super) fn fetch_record(&self, hash: u64) {
+        for [_, record] in places(hash).map(|place| self.slots.as_slice()[place]).into_iter().filter(|slot| slot[0] == hash) {
+            table::fetch(&self.words.as_slice()[record as usize % WORDS]);
+            table::fetch(&self.words.as_slice()[(record as usize + 16) % WORDS]);
+        }
+    }
+
     /// The ids of a pre-token.
-    pub(super) fn find(&self, pretoken: &[u8]) -> Option<&[TokenId]> {
+    pub(super) fn find(&self, hash: u64, pretoken: &[u8]) -> Option<&[TokenId]> {
         if pretoken.len() > MAX_BYTES {
             return None;
         }
-        let hash = hash(pretoken);
         let slots = places(hash).map(|place| self.slots.as_slice()[place]);
         let mut records = slots.into_iter().filter(|slot| slot[0] == hash).filter_map(|slot| self.record(slot[1]));
         records.find(|(_, bytes)| *bytes == pretoken).map(|(ids, _)| ids)
     }
 
     /// Remembers a pre-token that can be found.
-    pub(super) fn insert(&mut self, pretoken: &[u8], ids: &[TokenId]) {
+    pub(super) fn insert(&mut self, hash: u64, pretoken: &[u8], ids: &[TokenId]) {
         if pretoken.len() <= MAX_BYTES && ids.len() <= MAX_BYTES {
-            let hash = hash(pretoken);
             let record = self.push(pretoken, ids);
             let slots = self.slots.as_mut_slice();
             let [one, other] = places(hash);
@@ -85,7 +96,8 @@ fn places(hash: u64) -> [usize; 2] {
     [place, place ^ 1]
 }
 
-fn hash(pretoken: &[u8]) -> u64 {
+/// A hash of all bytes.
+pub(super) fn hash(pretoken: &[u8]) -> u64 {
     let mix = |hash: u64, [low, high]: [u64; 2]| {
         let product = u128::from(hash ^ low ^ 0x9E37_79B9_7F4A_7C15) * u128::from(high ^ 0xD1B5_4A32_D192_ED03);
         product as u64 ^ (product >> 64) as u64

@@ -29,6 +29,19 @@ impl<T: bytemuck::Pod> Table<T> {
     }
 }
 
+/// Has memory come that is read soon.
+#[inline(always)]
+pub(super) fn fetch<T>(place: &T) {
+    #[cfg(target_arch = "x86_64")]
+    #[allow(unsafe_code)]
+    // SAFETY: every such processor has the instruction.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(std::ptr::from_ref(place).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = place;
+}
+
 /// Bytes from which on large pages are asked for.
 const LARGE: usize = 1 << 22;
 

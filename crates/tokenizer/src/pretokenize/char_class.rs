@@ -49,6 +49,13 @@ struct Table {
 }
 
 impl Table {
+    /// The class of a character.
+    #[inline(always)]
+    fn class(&self, code: u32) -> Class {
+        let block = usize::from(self.blocks[code as usize / BLOCK]);
+        self.classes[block * BLOCK + code as usize % BLOCK]
+    }
+
     fn new() -> Self {
         let mut table = Self { blocks: Vec::new(), classes: Vec::new() };
         let n_chars = char::MAX as usize + 1;
@@ -78,7 +85,11 @@ pub(super) fn class_at(text: &[u8], at: usize) -> (Class, usize) {
 }
 
 /// Class and bytes of the character at the start of `text`, which is not ASCII.
+#[inline]
 pub(super) fn wide_class(text: &[u8]) -> (Class, usize) {
+    if let Some((code, n)) = text.first_chunk().and_then(|bytes| two_or_three_bytes(*bytes)) {
+        return (TABLE.class(code), n);
+    }
     match first_char(text) {
         Some(c) => (class(c), c.len_utf8()),
         None => (SYMBOL, 1),
@@ -88,9 +99,22 @@ pub(super) fn wide_class(text: &[u8]) -> (Class, usize) {
 /// The class of any character.
 #[inline]
 pub(super) fn class(c: char) -> Class {
-    let table = &*TABLE;
-    let block = usize::from(table.blocks[c as usize / BLOCK]);
-    table.classes[block * BLOCK + c as usize % BLOCK]
+    TABLE.class(c as u32)
+}
+
+/// The character of two or three bytes that the bytes begin with, and how many they are: nearly all outside of
+/// ASCII are such.
+#[inline(always)]
+pub(super) fn two_or_three_bytes(bytes: [u8; 4]) -> Option<(u32, usize)> {
+    let word = u32::from_le_bytes(bytes);
+    let (second, third) = (word >> 8 & 0x3F, word >> 16 & 0x3F);
+    if word & 0xC0C0F0 == 0x8080E0 {
+        let code = (word & 0xF) << 12 | second << 6 | third;
+        // Neither too long for what it is, nor half of a pair of UTF-16.
+        return (code >= 0x800 && code & 0xF800 != 0xD800).then_some((code, 3));
+    }
+    let code = (word & 0x1F) << 6 | second;
+    (word & 0xC0E0 == 0x80C0 && code >= 0x80).then_some((code, 2))
 }
 
 /// The end of the run of characters of `set` that includes everything before `from`.

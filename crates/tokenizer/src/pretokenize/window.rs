@@ -5,7 +5,7 @@
 //! say with masks only ends the part of the window that is known, and at worst one pre-token goes to the
 //! scanner that goes character by character.
 
-use super::char_class::{BLANK, LETTER, LOWER, NEWLINE, NUMBER, SPACE, UPPER, class, first_char};
+use super::char_class::{BLANK, LETTER, LOWER, NEWLINE, NUMBER, SPACE, UPPER, class, first_char, wide_class};
 
 /// Bytes of a window.
 pub(super) const WINDOW: usize = 64;
@@ -63,11 +63,14 @@ impl<'a> Window<'a> {
         let mut wide = self.masks.wide;
         while wide != 0 {
             let at = wide.trailing_zeros() as usize;
-            let (class, n) = match first_char(&self.text[at..]) {
-                Some(c) => (class(c), c.len_utf8()),
-                // It may go on behind the window.
-                None if at + 3 >= WINDOW => return self.known = at,
-                None => (0, 1),
+            let (class, n) = if at + 4 <= WINDOW {
+                wide_class(&self.text[at..])
+            } else {
+                match first_char(&self.text[at..]) {
+                    Some(c) => (class(c), c.len_utf8()),
+                    // It may go on behind the window.
+                    None => return self.known = at,
+                }
             };
             let bits = ((1 << n) - 1) << at;
             if class & (NUMBER | SPACE) != 0 {

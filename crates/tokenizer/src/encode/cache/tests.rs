@@ -24,6 +24,7 @@ fn find(cache: &Cache, pretokens: &[Vec<u8>], portably: bool) -> (usize, Vec<Tok
     let (mut keys, mut ids) = (Keys::default(), Vec::new());
     let n = if portably {
         cache.make_keys_portably(&text, &ends, 0, &mut keys);
+        cache.hash_long(&text, &ends, &mut keys);
         cache.find_portably(&keys, 0, ends.len(), &mut ids)
     } else {
         cache.make_keys(&text, &ends, &mut keys);
