@@ -3,8 +3,8 @@
 use super::table::{self, Table};
 use crate::TokenId;
 
-/// Slots of 16 bytes: 2 MiB.
-const SLOTS: usize = 1 << 17;
+/// Cache lines of slots: 2 MiB.
+const LINES: usize = 1 << 15;
 /// Words of records: 16 MiB.
 const WORDS: usize = 1 << 22;
 /// Bytes of a pre-token that is remembered, at most: it has no more ids.
@@ -12,7 +12,7 @@ pub(super) const MAX_BYTES: usize = 1 << 10;
 
 /// Records: how many ids and bytes there are, ids, bytes.
 pub(super) struct Ring {
-    slots: Table<Slot>,
+    slots: Table<[Slot; 4]>,
     words: Table<u32>,
     /// Where the next record goes; places are counted on and on, and are taken modulo `WORDS`.
     head: u64,
@@ -25,20 +25,25 @@ impl Ring {
     /// `None` if there is no memory.
     pub(super) fn new() -> Option<Self> {
         // No record is at 0, which is what unused slots say.
-        Some(Self { slots: Table::new(SLOTS)?, words: Table::new(WORDS)?, head: WORDS as u64 })
+        Some(Self { slots: Table::new(LINES)?, words: Table::new(WORDS)?, head: WORDS as u64 })
     }
 
     /// Has the memory come in which a hash is looked up.
     pub(super) fn fetch_slots(&self, hash: u64) {
-        table::fetch(&self.slots.as_slice()[places(hash)[0]]);
+        table::fetch(self.slots(hash));
     }
 
     /// Has the memory come in which the pre-token of a hash is.
     pub(super) fn fetch_record(&self, hash: u64) {
-        for [_, record] in places(hash).map(|place| self.slots.as_slice()[place]).into_iter().filter(|slot| slot[0] == hash) {
+        for &[_, record] in self.slots(hash).iter().filter(|slot| slot[0] == hash) {
             table::fetch(&self.words.as_slice()[record as usize % WORDS]);
             table::fetch(&self.words.as_slice()[(record as usize + 16) % WORDS]);
         }
+    }
+
+    #[inline(always)]
+    fn slots(&self, hash: u64) -> &[Slot; 4] {
+        &self.slots.as_slice()[hash as usize % LINES]
     }
 
     /// The ids of a pre-token.
@@ -46,8 +51,8 @@ impl Ring {
         if pretoken.len() > MAX_BYTES {
             return None;
         }
-        let slots = places(hash).map(|place| self.slots.as_slice()[place]);
-        let mut records = slots.into_iter().filter(|slot| slot[0] == hash).filter_map(|slot| self.record(slot[1]));
+        let slots = self.slots(hash).iter().filter(|slot| slot[0] == hash);
+        let mut records = slots.filter_map(|slot| self.record(slot[1]));
         records.find(|(_, bytes)| *bytes == pretoken).map(|(ids, _)| ids)
     }
 
@@ -55,10 +60,9 @@ impl Ring {
     pub(super) fn insert(&mut self, hash: u64, pretoken: &[u8], ids: &[TokenId]) {
         if pretoken.len() <= MAX_BYTES && ids.len() <= MAX_BYTES {
             let record = self.push(pretoken, ids);
-            let slots = self.slots.as_mut_slice();
-            let [one, other] = places(hash);
-            let older = if slots[one][1] <= slots[other][1] { one } else { other };
-            slots[older] = [hash, record];
+            let slots = &mut self.slots.as_mut_slice()[hash as usize % LINES];
+            let oldest = slots.iter_mut().min_by_key(|slot| slot[1]).expect("there are four");
+            *oldest = [hash, record];
         }
     }
 
@@ -88,12 +92,6 @@ impl Ring {
         let bytes: &[u8] = bytemuck::cast_slice(&words[1 + n_ids..]);
         Some((&words[1..=n_ids], &bytes[..n_bytes]))
     }
-}
-
-/// Where a hash may be.
-fn places(hash: u64) -> [usize; 2] {
-    let place = hash as usize % SLOTS;
-    [place, place ^ 1]
 }
 
 /// A hash of all bytes.
