@@ -41,6 +41,8 @@ use crate::{Error, TokenId, Tokenizer};
 
 /// What room is made for tokens by: there are seldom more of them.
 const BYTES_PER_TOKEN: usize = 4;
+/// The same where what is not used is given back.
+const MIN_BYTES_PER_TOKEN: usize = 2;
 
 impl Tokenizer {
     /// The ids of `text`, special tokens in it recognised (leftmost first, and there the longest).

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::{BYTES_PER_TOKEN, parallel, table};
+use super::{MIN_BYTES_PER_TOKEN, parallel, table};
 use crate::{TokenId, Tokenizer};
 
 /// The ids of many texts, one text after the other; see [`Tokenizer::encode_flat`].
@@ -58,11 +58,12 @@ impl Tokenizer {
         if n_bytes >= parallel::from_bytes() {
             return self.encode_flat_in_parallel(texts, n_bytes);
         }
-        let mut flat = FlatIds { ids: table::large_vec(n_bytes / BYTES_PER_TOKEN), ends: Vec::new() };
+        let mut flat = FlatIds { ids: table::large_vec(n_bytes / MIN_BYTES_PER_TOKEN), ends: Vec::new() };
         for text in texts {
             self.encode_segments(self.specials.segments(text), text.len(), &mut flat.ids);
             flat.ends.push(flat.ids.len());
         }
+        flat.ids.shrink_to_fit();
         flat
     }
 

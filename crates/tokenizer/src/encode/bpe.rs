@@ -7,7 +7,7 @@ use super::derivation::Derivations;
 use super::lines::Key;
 use super::merge::{self, Symbol};
 #[cfg(target_arch = "x86_64")]
-use super::packed::Packed;
+use super::packed::{self, Packed};
 use super::pairs::{Merge, NO_MERGE, Pairs};
 use super::prefixes::Prefixes;
 use super::whole::Whole;
@@ -15,7 +15,7 @@ use crate::pretokenize::{Ends, Pattern};
 use crate::{HashMap, TokenId};
 
 /// Pre-tokens from this many bytes on are not merged by scans.
-const LONG_FROM_BYTES: usize = 64;
+const LONG_FROM_BYTES: usize = 65;
 /// Pre-tokens from this many bytes on are worth the making of a tree of all tokens.
 const VERY_LONG_FROM_BYTES: usize = 1 << 12;
 /// A cache is made once so much text was encoded: clearing it costs about as much as encoding this.
@@ -182,6 +182,7 @@ impl Bpe {
         cache.insert(pretoken, key, &ids[start..]);
     }
 
+    #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
     fn merge(&self, pretoken: &[u8], key: Key, ids: &mut Vec<TokenId>, symbols: &mut Vec<Symbol>) {
         if let Some(id) = self.whole.get(pretoken, key) {
             return ids.push(id);
@@ -195,8 +196,12 @@ impl Bpe {
         {
             return merge::by_neighbours(pretoken, tokens, derivations, pairs, ids);
         }
+        #[cfg(target_arch = "x86_64")]
+        if let Some(packed) = self.derived.packed.as_ref().filter(|_| pretoken.len() <= packed::MAX_BYTES) {
+            return packed.merge(pairs, pretoken, key, ids);
+        }
         if pretoken.len() <= merge::FEW {
-            return self.merge_few(pretoken, key, ids);
+            return merge::few(pairs, &self.byte_ids, pretoken, ids);
         }
         self.start(pretoken, symbols);
         if symbols.len() < LONG_FROM_BYTES {
@@ -205,16 +210,6 @@ impl Bpe {
         } else {
             merge::by_heap(pairs, symbols, ids);
         }
-    }
-
-    /// Appends the ids of a pre-token of at most [`merge::FEW`] bytes.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
-    fn merge_few(&self, pretoken: &[u8], key: Key, ids: &mut Vec<TokenId>) {
-        #[cfg(target_arch = "x86_64")]
-        if let Some(packed) = &self.derived.packed {
-            return packed.merge(&self.derived.pairs, pretoken, key, ids);
-        }
-        merge::few(&self.derived.pairs, &self.byte_ids, pretoken, ids);
     }
 
     /// A symbol for each byte.
@@ -245,8 +240,12 @@ impl Bpe {
         if pretoken.len() <= merge::FEW {
             ways.push(Vec::new());
             merge::few(pairs, &self.byte_ids, pretoken, &mut ways[2]);
-            ways.push(Vec::new());
-            self.merge_few(pretoken, Key::of(pretoken), &mut ways[3]);
+        }
+        #[cfg(target_arch = "x86_64")]
+        if let Some(packed) = self.derived.packed.as_ref().filter(|_| pretoken.len() <= packed::MAX_BYTES) {
+            let mut ids = Vec::new();
+            packed.merge(pairs, pretoken, Key::of(pretoken), &mut ids);
+            ways.push(ids);
         }
         if let Some(derivations) = derivations.as_ref().filter(|derivations| derivations.hold_for(pretoken)) {
             let (mut ids, tokens) = (Vec::new(), self.prefixes(derivations).unwrap());

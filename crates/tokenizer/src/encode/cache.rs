@@ -102,7 +102,7 @@ impl Cache {
     pub(super) fn find(&self, keys: &Keys, from: usize, to: usize, ids: &mut Vec<TokenId>) -> usize {
         #[cfg(target_arch = "x86_64")]
         if kernel::is_available() {
-            return kernel::find(&self.lines, keys, from, to, ids);
+            return kernel::find(&self.lines, &self.ring, keys, from, to, ids);
         }
         self.find_portably(keys, from, to, ids)
     }
@@ -153,6 +153,10 @@ impl Cache {
     pub(super) fn insert(&mut self, pretoken: &[u8], key: Key, ids: &[TokenId]) {
         if pretoken.len() > SHORT_BYTES {
             return self.ring.insert(key.long_hash(), pretoken, ids);
+        }
+        if ids.len() > SHORT_BYTES {
+            // No token has less than a byte.
+            return;
         }
         // What a marked key points to may have been forgotten.
         let is_several = ids.len() > SHORT_IDS;

@@ -5,12 +5,13 @@
 
 use std::arch::x86_64::{
     __m128i, _MM_HINT_T0, _mm_and_si128, _mm_cvtsi128_si64, _mm_extract_epi64, _mm_load_si128, _mm_loadu_si128,
-    _mm_or_si128, _mm_prefetch, _mm_store_si128, _mm_storeu_si128, _mm512_broadcast_i32x4, _mm512_cmpeq_epi64_mask,
-    _mm512_loadu_si512,
+    _mm_or_si128, _mm_prefetch, _mm_store_si128, _mm_set_epi64x, _mm_storeu_si128, _mm512_broadcast_i32x4, _mm512_cmpeq_epi64_mask,
+    _mm512_loadu_si512, _mm512_or_si512, _mm512_storeu_si512,
 };
 
 use super::cache::Keys;
-use super::lines::{HASH_HIGH, HASH_LOW, IDS, Key, Lines, MASKS, N_IDS, SHORT_BYTES, SHORT_IDS};
+use super::lines::{HASH_HIGH, HASH_LOW, IDS, Key, Lines, MASKS, N_IDS, SHORT_BYTES};
+use super::ring::{MARGIN, Ring, WORDS};
 use crate::TokenId;
 use crate::pretokenize::MAX_ENDS;
 
@@ -82,37 +83,67 @@ unsafe fn make_keys_avx512(lines: &Lines, text: *const u8, ends: &[u32], keys: &
 }
 
 /// See [`super::cache::Cache::find`].
-pub(super) fn find(lines: &Lines, keys: &Keys, from: usize, to: usize, ids: &mut Vec<TokenId>) -> usize {
+pub(super) fn find(
+    lines: &Lines,
+    ring: &Ring,
+    keys: &Keys,
+    from: usize,
+    to: usize,
+    ids: &mut Vec<TokenId>,
+) -> usize {
     assert!(from <= to && to <= MAX_ENDS);
-    // One more because ids are written four at a time.
-    ids.reserve((to - from) * SHORT_IDS + 1);
-    // SAFETY: the instructions are there, or `is_available` was not asked. Each pre-token has at most
-    // `SHORT_IDS` ids, so there is room. Places have been made by shifting hashes, which are less than the
-    // number of lines then.
-    unsafe { find_avx512(lines, keys, from, to, ids) }
+    // More because ids are written sixteen at a time.
+    ids.reserve((to - from) * SHORT_BYTES + MARGIN);
+    // SAFETY: the instructions are there, or `is_available` was not asked. A short pre-token has at most
+    // `SHORT_BYTES` ids, see `Cache::insert`, so there is room. Places have been made by shifting hashes, which are
+    // less than the number of lines then.
+    unsafe { find_avx512(lines, ring, keys, from, to, ids) }
 }
 
 #[target_feature(enable = "avx512f,sse4.1,bmi1,bmi2")]
-unsafe fn find_avx512(lines: &Lines, keys: &Keys, from: usize, to: usize, ids: &mut Vec<TokenId>) -> usize {
+unsafe fn find_avx512(
+    lines: &Lines,
+    ring: &Ring,
+    keys: &Keys,
+    from: usize,
+    to: usize,
+    ids: &mut Vec<TokenId>,
+) -> usize {
     let base = lines.lines.as_slice().as_ptr();
     let (key_of, place_of) = (keys.keys.as_ptr(), keys.places.as_ptr());
+    let mark = _mm512_broadcast_i32x4(_mm_set_epi64x(i64::MIN, 0));
+    let words = ring.words.as_slice().as_ptr();
     let start = ids.as_mut_ptr();
     let mut n = ids.len();
     let mut i = from;
     while i < to {
-        // SAFETY: see `find`. An entry has `Line`'s layout.
+        // SAFETY: see `find`. An entry has `Line`'s layout; a record has its head and ids, and there are `MARGIN`
+        // words behind all records.
         unsafe {
             let line = base.add(*place_of.add(i) as usize);
             let key = _mm512_broadcast_i32x4(_mm_load_si128(key_of.add(i).cast()));
-            let equal = u32::from(_mm512_cmpeq_epi64_mask(_mm512_loadu_si512(line.cast()), key));
+            let line_512 = _mm512_loadu_si512(line.cast());
             // Both halves of one of the two keys.
-            let both = equal & equal >> 1 & 0b1_0001;
-            if both == 0 {
-                break;
+            let both_of = |equal: u8| u32::from(equal) & u32::from(equal) >> 1 & 0b1_0001;
+            let entry_of = |both: u32| line.cast::<u32>().add(2 * both.trailing_zeros() as usize);
+            let both = both_of(_mm512_cmpeq_epi64_mask(line_512, key));
+            if both != 0 {
+                let entry = entry_of(both);
+                _mm_storeu_si128(start.add(n).cast(), _mm_load_si128(entry.add(IDS).cast()));
+                n += *entry.add(N_IDS) as usize;
+            } else {
+                let both = both_of(_mm512_cmpeq_epi64_mask(line_512, _mm512_or_si512(key, mark)));
+                if both == 0 {
+                    break;
+                }
+                let record = entry_of(both).add(IDS).cast::<u64>().read_unaligned();
+                if ring.head - record > WORDS as u64 {
+                    break;
+                }
+                let record = words.add(record as usize % WORDS);
+                _mm512_storeu_si512(start.add(n).cast(), _mm512_loadu_si512(record.add(1).cast()));
+                n += (*record >> 16) as usize;
             }
-            let entry = line.cast::<u32>().add(2 * both.trailing_zeros() as usize);
-            _mm_storeu_si128(start.add(n).cast(), _mm_load_si128(entry.add(IDS).cast()));
-            n += *entry.add(N_IDS) as usize;
         }
         i += 1;
     }

@@ -1,16 +1,15 @@
-//! Merging the bytes of a very short pre-token with AVX-512: what is to be merged next stays in one register,
+//! Merging the bytes of a pre-token of at most 64 with AVX-512: what is to be merged next stays in registers,
 //! and the merge of a pair is found by one comparison of vectors.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::{
-    __m128i, __m512i, _mm_loadu_si128, _mm_srli_si128, _mm512_cmpeq_epi64_mask, _mm512_cvtepu8_epi32, _mm512_loadu_si512,
-    _mm512_mask_i32gather_epi32, _mm512_mask_set1_epi32, _mm512_or_si512, _mm512_reduce_min_epu32,
+    __m128i, __m512i, _mm_insert_epi8, _mm_loadu_si128, _mm_srli_si128, _mm512_cmpeq_epi64_mask, _mm512_cvtepu8_epi32, _mm512_loadu_si512,
+    _mm512_mask_i32gather_epi32, _mm512_min_epu32, _mm512_mask_set1_epi32, _mm512_or_si512, _mm512_reduce_min_epu32,
     _mm512_set1_epi32, _mm512_set1_epi64, _mm512_setr_epi32, _mm512_slli_epi32, _mm512_srlv_epi64,
 };
 use std::sync::Arc;
 
 use super::lines::Key;
-use super::merge::FEW;
 use super::pairs::{NO_MERGE, Pairs};
 use super::table::Table;
 use crate::TokenId;
@@ -19,7 +18,13 @@ use crate::TokenId;
 const ENTRIES: usize = 8;
 const FREE: u64 = u64::MAX;
 /// A rank that no merge has.
-const NONE: u32 = u32::MAX / FEW as u32;
+const NONE: u32 = u32::MAX / PLACES;
+/// Places that are told apart in one number with the rank.
+const PLACES: u32 = 64;
+/// Bytes of a pre-token that is merged here, at most.
+pub(super) const MAX_BYTES: usize = PLACES as usize;
+/// Places of a vector.
+const LANES: usize = 16;
 
 /// The merges of a vocabulary, in buckets of eight.
 ///
@@ -74,7 +79,7 @@ impl Packed {
         let rank_bits = usize::BITS - merges.len().leading_zeros();
         let bucket_bits = (merges.len() / 4).next_power_of_two().trailing_zeros();
         let bits = Bits { id: id_bits, rank: rank_bits, bucket: bucket_bits };
-        if id_bits > 24 || rank_bits > 24 || bits.bucket > bits.id || bits.rest() + rank_bits + id_bits >= 64 {
+        if id_bits > 24 || rank_bits > 25 || bits.bucket > bits.id || bits.rest() + rank_bits + id_bits >= 64 {
             return None;
         }
         // Two megabytes at least: a large page.
@@ -99,55 +104,77 @@ impl Packed {
         })
     }
 
-    /// Appends the ids of a pre-token of at most [`FEW`] bytes.
+    /// Appends the ids of a pre-token of at most [`MAX_BYTES`] bytes.
     pub(super) fn merge(&self, pairs: &Pairs, pretoken: &[u8], key: Key, ids: &mut Vec<TokenId>) {
-        let bytes: [u8; FEW] = match pretoken.first_chunk() {
-            Some(bytes) => *bytes,
-            None => bytemuck::cast(key.0),
-        };
-        assert!(pretoken.len() <= FEW);
+        let n = pretoken.len();
+        assert!((1..=MAX_BYTES).contains(&n));
+        if n <= LANES {
+            let bytes: [u8; LANES] = pretoken.first_chunk().copied().unwrap_or_else(|| bytemuck::cast(key.0));
+            // SAFETY: `new` has made sure of the instructions.
+            return unsafe { self.merge_avx512::<1, { LANES + 2 }>(pairs, &[bytes], n, ids) };
+        }
+        let mut bytes = [[0; LANES]; MAX_BYTES / LANES];
+        bytes.as_flattened_mut()[..n].copy_from_slice(pretoken);
+        if n <= 2 * LANES {
+            // SAFETY: `new` has made sure of the instructions.
+            return unsafe { self.merge_avx512::<2, { 2 * LANES + 2 }>(pairs, &[bytes[0], bytes[1]], n, ids) };
+        }
         // SAFETY: `new` has made sure of the instructions.
-        unsafe { self.merge_avx512(pairs, &bytes, pretoken.len(), ids) }
+        unsafe { self.merge_avx512::<4, { 4 * LANES + 2 }>(pairs, &bytes, n, ids) }
     }
 
+    /// `PLUS_TWO`: two more than the bytes.
     #[target_feature(enable = "avx512f,sse4.1,bmi1,bmi2,lzcnt")]
-    fn merge_avx512(&self, pairs: &Pairs, bytes: &[u8; FEW], n: usize, ids: &mut Vec<TokenId>) {
+    fn merge_avx512<const N: usize, const PLUS_TWO: usize>(
+        &self,
+        pairs: &Pairs,
+        bytes: &[[u8; LANES]; N],
+        n: usize,
+        ids: &mut Vec<TokenId>,
+    ) {
+        let text = bytes.as_flattened();
         // The token that starts at each byte, and what it becomes with the one behind; both count only at
         // starts. One more place at both ends is for what is not there.
         let no_id = (1 << self.bits.id) - 1;
-        let (mut tokens, mut merged) = ([no_id; FEW + 2], [no_id; FEW + 2]);
+        let (mut tokens, mut merged) = ([no_id; PLUS_TWO], [no_id; PLUS_TWO]);
         for i in 0..n {
-            tokens[i + 1] = self.byte_ids[usize::from(bytes[i])];
+            tokens[i + 1] = self.byte_ids[usize::from(text[i])];
             // The last one has none.
-            let next = bytes[(i + 1) % FEW];
-            merged[i + 1] = self.byte_merges[usize::from(bytes[i]) << 8 | usize::from(next)];
+            let next = text[(i + 1) % (N * LANES)];
+            merged[i + 1] = self.byte_merges[usize::from(text[i]) << 8 | usize::from(next)];
         }
         // Rank and place of the merge at each start, as one number.
         let mut merges = self.first_merges(bytes, n);
-        let mut is_start: u32 = (1 << n) - 1;
+        let mut is_start: u64 = u64::MAX >> (64 - n);
         loop {
-            let best = _mm512_reduce_min_epu32(merges);
-            if best / FEW as u32 == NONE {
+            let lowest = merges.iter().skip(1).fold(merges[0], |lowest, &more| _mm512_min_epu32(lowest, more));
+            let best = _mm512_reduce_min_epu32(lowest);
+            if best / PLACES == NONE {
                 break;
             }
-            let at = best % FEW as u32;
+            let at = best % PLACES;
             let id = merged[at as usize + 1];
             // The starts from here on: this one, that of what is merged with it, and of what comes behind.
-            let behind = is_start & (u32::MAX << at << 1);
+            let behind = is_start & (u64::MAX << at << 1);
             let gone = behind & behind.wrapping_neg();
             is_start ^= gone;
-            let next = (behind ^ gone).trailing_zeros().min(FEW as u32);
+            let next = ((behind ^ gone).trailing_zeros() as usize).min(N * LANES);
             let before = is_start & ((1 << at) - 1);
             // One more than the place: 0 if there is none.
-            let previous = 32 - before.leading_zeros();
-            let (right, right_id) = self.get(pairs, id, tokens[next as usize + 1]);
+            let previous = 64 - before.leading_zeros();
+            let (right, right_id) = self.get(pairs, id, tokens[next + 1]);
             let (left, left_id) = self.get(pairs, tokens[previous as usize], id);
             tokens[at as usize + 1] = id;
             (merged[at as usize + 1], merged[previous as usize]) = (right_id, left_id);
-            let (right, left) = (right * FEW as u32 + at, left * FEW as u32 + (previous.wrapping_sub(1) & 15));
-            merges = _mm512_mask_set1_epi32(merges, gone as u16, -1);
-            merges = _mm512_mask_set1_epi32(merges, 1 << at, right as i32);
-            merges = _mm512_mask_set1_epi32(merges, (1_u32 << previous >> 1) as u16, left as i32);
+            let right = right * PLACES + at;
+            let left = left * PLACES + (previous.wrapping_sub(1) % PLACES);
+            let (at, previous) = (1_u64 << at, if previous == 0 { 0 } else { 1_u64 << (previous - 1) });
+            for (i, merges) in merges.iter_mut().enumerate() {
+                let mask = |bits: u64| (bits >> (i * LANES)) as u16;
+                *merges = _mm512_mask_set1_epi32(*merges, mask(gone), -1);
+                *merges = _mm512_mask_set1_epi32(*merges, mask(at), right as i32);
+                *merges = _mm512_mask_set1_epi32(*merges, mask(previous), left as i32);
+            }
         }
         while is_start != 0 {
             ids.push(tokens[is_start.trailing_zeros() as usize + 1]);
@@ -157,17 +184,24 @@ impl Packed {
 
     #[inline]
     #[target_feature(enable = "avx512f,sse4.1,bmi1,bmi2,lzcnt")]
-    fn first_merges(&self, bytes: &[u8; FEW], n: usize) -> __m512i {
-        // SAFETY: the array has 16 bytes; the load needs no alignment.
-        let bytes: __m128i = unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) };
-        let (first, second) = (_mm512_cvtepu8_epi32(bytes), _mm512_cvtepu8_epi32(_mm_srli_si128::<1>(bytes)));
-        let both = _mm512_or_si512(_mm512_slli_epi32::<8>(first), second);
-        let has_next = ((1_u32 << n >> 1).wrapping_sub(1) & 0xFFFF) as u16;
-        let none = _mm512_set1_epi32(NO_MERGE as i32);
-        // SAFETY: two bytes are less than the number of ranks.
-        let ranks = unsafe { _mm512_mask_i32gather_epi32::<4>(none, has_next, both, self.byte_ranks.as_ptr().cast()) };
-        let places = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-        _mm512_or_si512(_mm512_slli_epi32::<4>(ranks), places)
+    fn first_merges<const N: usize>(&self, bytes: &[[u8; LANES]; N], n: usize) -> [__m512i; N] {
+        let has_next = u64::MAX >> (64 - n) >> 1;
+        let mut merges = [_mm512_set1_epi32(NO_MERGE as i32); N];
+        for (i, merges) in merges.iter_mut().enumerate() {
+            // SAFETY: the array has 16 bytes; the load needs no alignment.
+            let first: __m128i = unsafe { _mm_loadu_si128(bytes[i].as_ptr().cast()) };
+            let behind = bytes.get(i + 1).map_or(0, |behind| behind[0]);
+            let second = _mm_insert_epi8::<15>(_mm_srli_si128::<1>(first), i32::from(behind));
+            let (first, second) = (_mm512_cvtepu8_epi32(first), _mm512_cvtepu8_epi32(second));
+            let both = _mm512_or_si512(_mm512_slli_epi32::<8>(first), second);
+            let mask = (has_next >> (i * LANES)) as u16;
+            // SAFETY: two bytes are less than the number of ranks.
+            let ranks = unsafe { _mm512_mask_i32gather_epi32::<4>(*merges, mask, both, self.byte_ranks.as_ptr().cast()) };
+            let places = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+            let places = _mm512_or_si512(places, _mm512_set1_epi32((i * LANES) as i32));
+            *merges = _mm512_or_si512(_mm512_slli_epi32::<6>(ranks), places);
+        }
+        merges
     }
 
     /// Rank and id of the merge of two tokens.

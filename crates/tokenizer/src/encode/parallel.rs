@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{Encoder, FlatIds, table};
+use super::{Encoder, FlatIds, MIN_BYTES_PER_TOKEN, table};
 use crate::pretokenize::Pattern;
 use crate::special::Segment;
 use crate::vocab::Model;
@@ -19,8 +19,6 @@ const IN_BATCH_FROM_BYTES: usize = 1 << 22;
 /// What one thread takes at a time, if there is enough of it for all, and at least.
 const PART_BYTES: usize = 1 << 19;
 const MIN_PART_BYTES: usize = 1 << 16;
-/// Room for ids is made for tokens of so many bytes; if they are shorter, what is left over is added in the end.
-const MIN_BYTES_PER_TOKEN: usize = 2;
 
 /// From how many bytes on several threads are worth it, here.
 pub(super) fn from_bytes() -> usize {
@@ -116,6 +114,7 @@ impl Tokenizer {
     }
 
     fn encode_jobs(&self, jobs: &Jobs<'_>) -> FlatIds {
+        // If tokens are shorter, what is left over is added in the end.
         let mut ids = table::large_zeros(jobs.n_bytes / MIN_BYTES_PER_TOKEN);
         let output = Output {
             rest: &mut ids,

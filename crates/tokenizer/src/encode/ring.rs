@@ -6,16 +6,18 @@ use crate::TokenId;
 /// Cache lines of slots: 2 MiB.
 const LINES: usize = 1 << 15;
 /// Words of records: 16 MiB.
-const WORDS: usize = 1 << 22;
+pub(super) const WORDS: usize = 1 << 22;
+/// Words behind the ring that are never used, so that a few more can be read than a record has.
+pub(super) const MARGIN: usize = 16;
 /// Bytes of a pre-token that is remembered, at most: it has no more ids.
 pub(super) const MAX_BYTES: usize = 1 << 10;
 
 /// Records: how many ids and bytes there are, ids, bytes.
 pub(super) struct Ring {
     slots: Table<[Slot; 4]>,
-    words: Table<u32>,
+    pub(super) words: Table<u32>,
     /// Where the next record goes; places are counted on and on, and are taken modulo `WORDS`.
-    head: u64,
+    pub(super) head: u64,
 }
 
 /// Hash of a pre-token and place of its record.
@@ -25,7 +27,7 @@ impl Ring {
     /// `None` if there is no memory.
     pub(super) fn new() -> Option<Self> {
         // No record is at 0, which is what unused slots say.
-        Some(Self { slots: Table::new(LINES)?, words: Table::new(WORDS)?, head: WORDS as u64 })
+        Some(Self { slots: Table::new(LINES)?, words: Table::new(WORDS + MARGIN)?, head: WORDS as u64 })
     }
 
     /// Has the memory come in which a hash is looked up.
