@@ -6,7 +6,7 @@ mod tests;
 
 #[cfg(target_arch = "x86_64")]
 use super::kernel;
-use super::lines::{Key, Lines, N_IDS, IDS, SHORT_BYTES, SHORT_IDS, WAYS, Which};
+use super::lines::{Key, Lines, N_IDS, IDS, SHORT_BYTES, SHORT_IDS, Value, WAYS, Which};
 use super::ring::Ring;
 use crate::TokenId;
 use crate::pretokenize::MAX_ENDS;
@@ -109,10 +109,28 @@ impl Cache {
 
     fn find_portably(&self, keys: &Keys, from: usize, to: usize, ids: &mut Vec<TokenId>) -> usize {
         for i in from..to {
-            let Some(value) = self.lines.value_at(keys.places[i] as usize, keys.keys[i]) else { return i - from };
-            ids.extend_from_slice(&value[..value[N_IDS - IDS] as usize]);
+            let found = self.lines.find(keys.keys[i], Which::First);
+            if !self.append(found, ids) {
+                return i - from;
+            }
         }
         to - from
+    }
+
+    /// Appends the ids of an entry; says whether there are any.
+    fn append(&self, found: Option<(Value, bool)>, ids: &mut Vec<TokenId>) -> bool {
+        match found {
+            None => false,
+            Some((value, false)) => {
+                ids.extend_from_slice(&value[..value[N_IDS - IDS] as usize]);
+                true
+            }
+            Some(([low, high, ..], true)) => {
+                let record = self.ring.record(u64::from(low) | u64::from(high) << 32);
+                ids.extend_from_slice(record.map_or(&[], |(ids, _)| ids));
+                record.is_some()
+            }
+        }
     }
 
     /// Appends the ids of one pre-token, wherever it is; says whether it is known.
@@ -128,18 +146,7 @@ impl Cache {
             let gain = if found.is_some() { GAIN } else { -1 };
             self.credit = (self.credit + gain).min(MAX_CREDIT);
         }
-        match found {
-            None => false,
-            Some((value, false)) => {
-                ids.extend_from_slice(&value[..value[N_IDS - IDS] as usize]);
-                true
-            }
-            Some(([low, high, ..], true)) => {
-                let record = self.ring.record(u64::from(low) | u64::from(high) << 32);
-                ids.extend_from_slice(record.map_or(&[], |(ids, _)| ids));
-                record.is_some()
-            }
-        }
+        self.append(found, ids)
     }
 
     /// Whether to look at second lines: in a flood of ever new words, nothing that is there is ever found,

@@ -159,13 +159,6 @@ impl Lines {
         }
         entry[IDS..].copy_from_slice(&value);
     }
-
-    /// The value of a key whose line is known.
-    #[inline(always)]
-    pub(super) fn value_at(&self, place: usize, key: Key) -> Option<Value> {
-        let line = &self.lines.as_slice()[place];
-        find_in(line, key).map(|way| value(line, way))
-    }
 }
 
 #[inline(always)]
