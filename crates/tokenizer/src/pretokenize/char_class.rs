@@ -87,8 +87,8 @@ pub(super) fn class_at(text: &[u8], at: usize) -> (Class, usize) {
 /// Class and bytes of the character at the start of `text`, which is not ASCII.
 #[inline]
 pub(super) fn wide_class(text: &[u8]) -> (Class, usize) {
-    if let Some((code, n)) = text.first_chunk().and_then(|bytes| two_or_three_bytes(*bytes)) {
-        return (TABLE.class(code), n);
+    if let (Some(&bytes), ..0xF0) = (text.first_chunk(), text[0]) {
+        return two_or_three_bytes(bytes).map_or((SYMBOL, 1), |(code, n)| (TABLE.class(code), n));
     }
     match first_char(text) {
         Some(c) => (class(c), c.len_utf8()),

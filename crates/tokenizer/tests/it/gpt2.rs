@@ -37,6 +37,31 @@ fn ids_of_gpt2_equal_those_of_tiktoken() {
     }
 }
 
+#[derive(Deserialize)]
+struct Checked {
+    name: String,
+    text: String,
+    n_ids: usize,
+    crc32: u32,
+}
+
+/// The shorter texts of `tiktoken_gold.jsonl.gz`: UDHR in many languages, and edge cases; the ids of tiktoken's
+/// `r50k_base` by their number and the CRC-32 of them as little-endian numbers.
+#[test]
+fn ids_of_many_languages_equal_those_of_tiktoken() {
+    let Some(tokenizer) = gpt2() else { return };
+    let lines = read("golden/tiktoken_r50k.jsonl");
+    let cases: Vec<Checked> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(cases.len() > 100);
+    // Again and again: the second time all is known.
+    for _ in 0..2 {
+        for Checked { name, text, n_ids, crc32 } in &cases {
+            let ids = tokenizer.encode_ordinary(text.as_bytes());
+            assert_eq!((ids.len(), crate::real::crc32(ids.iter().flat_map(|id| id.to_le_bytes()))), (*n_ids, *crc32), "{name}");
+        }
+    }
+}
+
 #[test]
 fn a_saved_gpt2_is_read_back_equal() {
     let Some(tokenizer) = gpt2() else { return };

@@ -13,7 +13,7 @@ struct Line {
 }
 
 /// CRC-32 as zlib has it.
-fn crc32(bytes: impl IntoIterator<Item = u8>) -> u32 {
+pub(crate) fn crc32(bytes: impl IntoIterator<Item = u8>) -> u32 {
     let step = |crc: u32, byte: u8| {
         (0..8).fold(crc ^ u32::from(byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 })
     };
