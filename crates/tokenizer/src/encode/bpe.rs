@@ -299,7 +299,7 @@ impl PartialEq for Pool {
     }
 }
 
-/// Memory that one thread reuses: some 21 MiB once it has encoded a bit of text, never more.
+/// Memory that one thread reuses: some 34 MiB once it has encoded a bit of text, never more.
 pub(crate) struct Scratch {
     ends: Ends,
     keys: Keys,

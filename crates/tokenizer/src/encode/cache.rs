@@ -6,7 +6,7 @@ mod tests;
 
 #[cfg(target_arch = "x86_64")]
 use super::kernel;
-use super::lines::{Key, Lines, N_IDS, IDS, SHORT_BYTES, SHORT_IDS, Value, WAYS, Which};
+use super::lines::{IDS, Key, Lines, N_IDS, SHORT_BYTES, SHORT_IDS, Value, WAYS, Which};
 use super::ring::Ring;
 use crate::TokenId;
 use crate::pretokenize::MAX_ENDS;
@@ -75,7 +75,10 @@ impl Cache {
             }
             start = end as usize;
         }
-        keys.keys[..ends.len()].iter().filter(|key| key.is_long()).for_each(|key| self.ring.fetch_record(key.long_hash()));
+        keys.keys[..ends.len()]
+            .iter()
+            .filter(|key| key.is_long())
+            .for_each(|key| self.ring.fetch_record(key.long_hash()));
     }
 
     /// The keys of all but the first `n` pre-tokens.

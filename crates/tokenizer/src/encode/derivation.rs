@@ -68,7 +68,10 @@ impl Late {
                 let first = [first[0], first[1], first[2], first[3]];
                 let (word, bit) = filter_bit(first);
                 self.filter[word] & bit != 0
-                    && self.strings.get(&first).is_some_and(|all| all.iter().any(|string| text[i..].starts_with(string)))
+                    && self
+                        .strings
+                        .get(&first)
+                        .is_some_and(|all| all.iter().any(|string| text[i..].starts_with(string)))
             })
     }
 }
@@ -113,7 +116,8 @@ impl Derivations {
             }
         }
         // Tokens that do not come about without late merges, but may do so with them.
-        let comes_late = |id: &TokenId| !derivations.is_reachable(*id) && bytes_merge_to(*id, merges, pairs) != Some(false);
+        let comes_late =
+            |id: &TokenId| !derivations.is_reachable(*id) && bytes_merge_to(*id, merges, pairs) != Some(false);
         let late = (0..).zip(&is_late).filter(|(_, is_late)| **is_late).map(|(id, _)| id).filter(comes_late);
         let late: Option<Vec<Box<[u8]>>> = late.map(|id| bytes_of(id, byte_ids, merges)).collect();
         derivations.late = Late::new(late?)?;

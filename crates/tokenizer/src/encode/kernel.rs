@@ -5,8 +5,8 @@
 
 use std::arch::x86_64::{
     __m128i, _MM_HINT_T0, _mm_and_si128, _mm_cvtsi128_si64, _mm_extract_epi64, _mm_load_si128, _mm_loadu_si128,
-    _mm_or_si128, _mm_prefetch, _mm_store_si128, _mm_set_epi64x, _mm_storeu_si128, _mm512_broadcast_i32x4, _mm512_cmpeq_epi64_mask,
-    _mm512_loadu_si512, _mm512_or_si512, _mm512_storeu_si512,
+    _mm_or_si128, _mm_prefetch, _mm_set_epi64x, _mm_store_si128, _mm_storeu_si128, _mm512_broadcast_i32x4,
+    _mm512_cmpeq_epi64_mask, _mm512_loadu_si512, _mm512_or_si512, _mm512_storeu_si512,
 };
 
 use super::cache::Keys;
@@ -29,7 +29,10 @@ const PARTS: [[Key; 2]; SHORT_BYTES + 2] = {
 /// Whether the processor has the instructions.
 #[inline(always)]
 pub(super) fn is_available() -> bool {
-    is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("sse4.1") && is_x86_feature_detected!("bmi2") && is_x86_feature_detected!("lzcnt")
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("sse4.1")
+        && is_x86_feature_detected!("bmi2")
+        && is_x86_feature_detected!("lzcnt")
 }
 
 /// How many of the pre-tokens of `text` that end at `ends`, from the first on, have 16 bytes of the text from
@@ -83,14 +86,7 @@ unsafe fn make_keys_avx512(lines: &Lines, text: *const u8, ends: &[u32], keys: &
 }
 
 /// See [`super::cache::Cache::find`].
-pub(super) fn find(
-    lines: &Lines,
-    ring: &Ring,
-    keys: &Keys,
-    from: usize,
-    to: usize,
-    ids: &mut Vec<TokenId>,
-) -> usize {
+pub(super) fn find(lines: &Lines, ring: &Ring, keys: &Keys, from: usize, to: usize, ids: &mut Vec<TokenId>) -> usize {
     assert!(from <= to && to <= MAX_ENDS);
     // More because ids are written sixteen at a time.
     ids.reserve((to - from) * SHORT_BYTES + MARGIN);

@@ -165,9 +165,7 @@ pub(super) fn by_neighbours(
         let last = ids[start..].last().copied();
         let next = candidates.iter().rev().find(|&&(len, id)| {
             let end = at + len as usize;
-            len < below
-                && is_dead[end / 64] >> (end % 64) & 1 == 0
-                && last.is_none_or(|last| may_follow(last, id))
+            len < below && is_dead[end / 64] >> (end % 64) & 1 == 0 && last.is_none_or(|last| may_follow(last, id))
         });
         if let Some(&(len, id)) = next {
             ids.push(id);

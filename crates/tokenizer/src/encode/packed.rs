@@ -3,9 +3,10 @@
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::{
-    __m128i, __m512i, _mm_insert_epi8, _mm_loadu_si128, _mm_srli_si128, _mm512_cmpeq_epi64_mask, _mm512_cvtepu8_epi32, _mm512_loadu_si512,
-    _mm512_mask_i32gather_epi32, _mm512_min_epu32, _mm512_mask_set1_epi32, _mm512_or_si512, _mm512_reduce_min_epu32,
-    _mm512_set1_epi32, _mm512_set1_epi64, _mm512_setr_epi32, _mm512_slli_epi32, _mm512_srlv_epi64,
+    __m128i, __m512i, _mm_insert_epi8, _mm_loadu_si128, _mm_srli_si128, _mm512_cmpeq_epi64_mask, _mm512_cvtepu8_epi32,
+    _mm512_loadu_si512, _mm512_mask_i32gather_epi32, _mm512_mask_set1_epi32, _mm512_min_epu32, _mm512_or_si512,
+    _mm512_reduce_min_epu32, _mm512_set1_epi32, _mm512_set1_epi64, _mm512_setr_epi32, _mm512_slli_epi32,
+    _mm512_srlv_epi64,
 };
 use std::sync::Arc;
 
@@ -196,7 +197,8 @@ impl Packed {
             let both = _mm512_or_si512(_mm512_slli_epi32::<8>(first), second);
             let mask = (has_next >> (i * LANES)) as u16;
             // SAFETY: two bytes are less than the number of ranks.
-            let ranks = unsafe { _mm512_mask_i32gather_epi32::<4>(*merges, mask, both, self.byte_ranks.as_ptr().cast()) };
+            let ranks =
+                unsafe { _mm512_mask_i32gather_epi32::<4>(*merges, mask, both, self.byte_ranks.as_ptr().cast()) };
             let places = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
             let places = _mm512_or_si512(places, _mm512_set1_epi32((i * LANES) as i32));
             *merges = _mm512_or_si512(_mm512_slli_epi32::<6>(ranks), places);

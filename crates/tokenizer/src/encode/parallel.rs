@@ -130,8 +130,7 @@ impl Tokenizer {
                 scope.spawn(|_| self.work(&jobs.jobs, &n_taken, &output));
             }
         });
-        let Output { n_placed, mut ends, left_over, .. } =
-            output.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let Output { n_placed, mut ends, left_over, .. } = output.into_inner().unwrap_or_else(PoisonError::into_inner);
         ids.truncate(n_placed);
         for part in left_over {
             ends.extend(part.ends.iter().map(|end| end + ids.len()));

@@ -57,7 +57,11 @@ fn ids_of_many_languages_equal_those_of_tiktoken() {
     for _ in 0..2 {
         for Checked { name, text, n_ids, crc32 } in &cases {
             let ids = tokenizer.encode_ordinary(text.as_bytes());
-            assert_eq!((ids.len(), crate::real::crc32(ids.iter().flat_map(|id| id.to_le_bytes()))), (*n_ids, *crc32), "{name}");
+            assert_eq!(
+                (ids.len(), crate::real::crc32(ids.iter().flat_map(|id| id.to_le_bytes()))),
+                (*n_ids, *crc32),
+                "{name}"
+            );
         }
     }
 }
