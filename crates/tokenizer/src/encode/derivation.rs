@@ -115,11 +115,16 @@ impl Derivations {
                 derivations.derivations[id as usize] = Derivation { rank: rank as u32, left, right };
             }
         }
+        // Some way to halve each token.
+        let mut halves = vec![None; n_ids];
+        for merge in merges.iter().rev() {
+            halves[merge[2] as usize] = Some([merge[0], merge[1]]);
+        }
         // Tokens that do not come about without late merges, but may do so with them.
         let comes_late =
-            |id: &TokenId| !derivations.is_reachable(*id) && bytes_merge_to(*id, merges, pairs) != Some(false);
+            |id: &TokenId| !derivations.is_reachable(*id) && bytes_merge_to(*id, &halves, pairs) != Some(false);
         let late = (0..).zip(&is_late).filter(|(_, is_late)| **is_late).map(|(id, _)| id).filter(comes_late);
-        let late: Option<Vec<Box<[u8]>>> = late.map(|id| bytes_of(id, byte_ids, merges)).collect();
+        let late: Option<Vec<Box<[u8]>>> = late.map(|id| bytes_of(id, byte_ids, &halves)).collect();
         derivations.late = Late::new(late?)?;
         Some(derivations)
     }
@@ -178,11 +183,11 @@ impl Derivations {
 }
 
 /// The tokens of the bytes of a token; `None` if there are too many.
-fn byte_tokens(id: TokenId, merges: &[[TokenId; 3]]) -> Option<Vec<TokenId>> {
+fn byte_tokens(id: TokenId, halves: &[Option<[TokenId; 2]>]) -> Option<Vec<TokenId>> {
     let (mut rest, mut bytes) = (vec![id], Vec::new());
     while let Some(part) = rest.pop() {
-        match merges.iter().find(|merge| merge[2] == part) {
-            Some(&[left, right, _]) => rest.extend([right, left]),
+        match halves[part as usize] {
+            Some([left, right]) => rest.extend([right, left]),
             None => bytes.push(part),
         }
         if bytes.len() + rest.len() > MAX_TRIED_BYTES {
@@ -192,14 +197,14 @@ fn byte_tokens(id: TokenId, merges: &[[TokenId; 3]]) -> Option<Vec<TokenId>> {
     Some(bytes)
 }
 
-fn bytes_of(id: TokenId, byte_ids: &[TokenId; 256], merges: &[[TokenId; 3]]) -> Option<Box<[u8]>> {
+fn bytes_of(id: TokenId, byte_ids: &[TokenId; 256], halves: &[Option<[TokenId; 2]>]) -> Option<Box<[u8]>> {
     let byte_of = |token: TokenId| byte_ids.iter().position(|&id| id == token).map(|byte| byte as u8);
-    byte_tokens(id, merges)?.into_iter().map(byte_of).collect()
+    byte_tokens(id, halves)?.into_iter().map(byte_of).collect()
 }
 
 /// Whether merging the bytes of a token gives the token; `None` if it is too long to try.
-fn bytes_merge_to(id: TokenId, merges: &[[TokenId; 3]], pairs: &Pairs) -> Option<bool> {
-    let bytes = byte_tokens(id, merges)?;
+fn bytes_merge_to(id: TokenId, halves: &[Option<[TokenId; 2]>], pairs: &Pairs) -> Option<bool> {
+    let bytes = byte_tokens(id, halves)?;
     let no_merge = Merge { rank: NO_MERGE, id: 0 };
     let next_merge = |i: usize| bytes.get(i + 1).map_or(no_merge, |&next| pairs.get(bytes[i], next));
     let mut symbols = (0..bytes.len()).map(|i| Symbol { id: bytes[i], next_merge: next_merge(i) }).collect();
