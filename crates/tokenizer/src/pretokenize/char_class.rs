@@ -42,7 +42,7 @@ const BLOCK: usize = 128;
 static TABLE: LazyLock<Table> = LazyLock::new(Table::new);
 
 /// Two levels: most blocks of 128 characters are equal to another one.
-struct Table {
+pub(super) struct Table {
     /// Which block of `classes` each block of characters is.
     blocks: Vec<u16>,
     classes: Vec<Class>,
@@ -54,6 +54,24 @@ impl Table {
     fn class(&self, code: u32) -> Class {
         let block = usize::from(self.blocks[code as usize / BLOCK]);
         self.classes[block * BLOCK + code as usize % BLOCK]
+    }
+
+    /// Class and bytes of the character at the start of `text`, which is not ASCII.
+    #[inline(always)]
+    pub(super) fn wide_class(&self, text: &[u8]) -> (Class, usize) {
+        if let (Some(&bytes), ..0xF0) = (text.first_chunk(), text[0]) {
+            return two_or_three_bytes(bytes).map_or((SYMBOL, 1), |(code, n)| (self.class(code), n));
+        }
+        self.seldom_class(text)
+    }
+
+    /// The same for what is rare.
+    #[inline(never)]
+    fn seldom_class(&self, text: &[u8]) -> (Class, usize) {
+        match first_char(text) {
+            Some(c) => (self.class(c as u32), c.len_utf8()),
+            None => (SYMBOL, 1),
+        }
     }
 
     fn new() -> Self {
@@ -87,13 +105,12 @@ pub(super) fn class_at(text: &[u8], at: usize) -> (Class, usize) {
 /// Class and bytes of the character at the start of `text`, which is not ASCII.
 #[inline]
 pub(super) fn wide_class(text: &[u8]) -> (Class, usize) {
-    if let (Some(&bytes), ..0xF0) = (text.first_chunk(), text[0]) {
-        return two_or_three_bytes(bytes).map_or((SYMBOL, 1), |(code, n)| (TABLE.class(code), n));
-    }
-    match first_char(text) {
-        Some(c) => (class(c), c.len_utf8()),
-        None => (SYMBOL, 1),
-    }
+    TABLE.wide_class(text)
+}
+
+/// The classes of all characters, for those who ask often.
+pub(super) fn table() -> &'static Table {
+    &TABLE
 }
 
 /// The class of any character.
@@ -120,9 +137,13 @@ pub(super) fn two_or_three_bytes(bytes: [u8; 4]) -> Option<(u32, usize)> {
 /// The end of the run of characters of `set` that includes everything before `from`.
 #[inline]
 pub(super) fn run_end(text: &[u8], from: usize, set: Class) -> usize {
+    let table = table();
     let mut end = from;
     loop {
-        let (class, n) = class_at(text, end);
+        let (class, n) = match text.get(end) {
+            Some(128..) => table.wide_class(&text[end..]),
+            _ => class_at(text, end),
+        };
         if class & set == 0 {
             return end;
         }

@@ -5,7 +5,7 @@
 //! say with masks only ends the part of the window that is known, and at worst one pre-token goes to the
 //! scanner that goes character by character.
 
-use super::char_class::{BLANK, LETTER, LOWER, NEWLINE, NUMBER, SPACE, UPPER, class, first_char, wide_class};
+use super::char_class::{BLANK, LETTER, LOWER, NEWLINE, NUMBER, SPACE, UPPER, class, first_char, table};
 
 /// Bytes of a window.
 pub(super) const WINDOW: usize = 64;
@@ -60,11 +60,12 @@ impl<'a> Window<'a> {
     /// of which patterns count characters, and what reaches beyond the window.
     #[inline(never)]
     fn classify_wide(&mut self, caseless_is_hard: bool) {
+        let table = table();
         let mut wide = self.masks.wide;
         while wide != 0 {
             let at = wide.trailing_zeros() as usize;
             let (class, n) = if at + 4 <= WINDOW {
-                wide_class(&self.text[at..])
+                table.wide_class(&self.text[at..])
             } else {
                 match first_char(&self.text[at..]) {
                     Some(c) => (class(c), c.len_utf8()),
