@@ -31,7 +31,7 @@ pub enum Error {
     },
     /// The extension names no format.
     #[error(
-        "{} has a name of no known format\nhint: formats go by extension: .txt, .jsonl (either with .zst or .gz), .parquet",
+        "{} has a format that is not read\nhint: formats go by extension: .txt, .jsonl (either with .zst or .gz), .parquet; any other name is text, but for .json, .csv and .tsv: turn these into .jsonl",
         path.display()
     )]
     UnknownFormat {

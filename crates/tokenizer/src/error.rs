@@ -83,7 +83,7 @@ pub enum Error {
         reason: String,
     },
     /// A special token cannot be used.
-    #[error("special token {token:?} {reason}")]
+    #[error("special token {token:?} {reason}\nhint: name each special token once, such as <|endoftext|>")]
     SpecialToken {
         /// The special token.
         token: String,

@@ -20,7 +20,7 @@ pub struct Explanation {
 /// One merge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// The how manieth merge it was that the vocabulary learned, from 0.
+    /// Its place among the merges that the vocabulary learned, from 0.
     pub rank: usize,
     /// Bytes of the left token.
     pub left: Vec<u8>,

@@ -50,7 +50,7 @@ pub(crate) struct Quickstart {
     /// The run's folder
     #[arg(long, value_name = "DIR", default_value = "runs/quickstart")]
     run: PathBuf,
-    /// Change one key of the config, such as training.steps=200; may be given several times
+    /// Change one key of the config, such as model.n_layers=2; may be given several times
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Print one JSON object at the end
@@ -64,7 +64,21 @@ impl Quickstart {
         self.refuse_other_runs()?;
         // Whatever its config: another version may have made it.
         if RunFolder::new(&self.run).is_finished() {
+            if let Some(setting) = self.set.first() {
+                bail!(
+                    "the quickstart in {} is finished, so --set {setting} changes nothing\nhint: choose another folder with \
+                     --run",
+                    self.run.display()
+                );
+            }
             return self.offer();
+        }
+        if let Some(setting) = self.set.iter().find(|setting| setting.starts_with("data.")) {
+            bail!(
+                "--set {setting}: the quickstart trains on the books that come along\nhint: {} train \
+                 configs/quickstart.toml --set {setting} trains on other text",
+                program()
+            );
         }
         let sources = Sources::of(&self.run);
         let mut config =

@@ -8,7 +8,9 @@ mod explain;
 mod compare;
 mod utf8;
 
-use anyhow::Result;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 
 const EXAMPLES: &str = "\
@@ -55,5 +57,18 @@ impl Tokenizer {
             TokenizerCommand::Explain(command) => command.run(),
             TokenizerCommand::Compare(command) => command.run(),
         }
+    }
+}
+
+/// An output that is one of the inputs would replace what somebody gave to be read.
+fn refuse_output_among(inputs: &[PathBuf], output: &Path) -> Result<()> {
+    let Ok(there) = output.canonicalize() else { return Ok(()) };
+    match inputs.iter().find(|input| input.canonicalize().is_ok_and(|input| input == there)) {
+        Some(input) => bail!(
+            "--output {} is also read, as {}\nhint: choose another file to write",
+            output.display(),
+            input.display()
+        ),
+        None => Ok(()),
     }
 }

@@ -5,8 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
+use data::fingerprint::fingerprint;
 use nn::{Transformer, hugging_face};
-use train::config::RunConfigError;
+use tokenizer::Tokenizer;
+use train::config::{RunConfigError, TokenizerConfig};
 use train::plan::{self, Plan};
 use train::{Error, RunConfig, RunFolder};
 
@@ -86,7 +88,10 @@ impl RunOptions {
 impl Train {
     pub(super) fn run(self) -> Result<ExitCode> {
         let path = self.folder()?;
-        let config = self.read_config(&path)?;
+        let mut config = self.read_config(&path)?;
+        if let Some(folder) = &self.init_from {
+            take_tokenizer(folder, &mut config)?;
+        }
         if self.print_config {
             let config = plan::choose(&config)?;
             ui::print_result(self.json, &config, &|| config.to_text())?;
@@ -181,6 +186,29 @@ pub(super) fn say_plan(config: &RunConfig) -> Result<()> {
     let plan = Plan::of(config);
     plan.check_memory()?;
     ui::note(ui::pairs(&pairs(&plan, &Estimate::of(config, &plan, TIMING_BUDGET_SECONDS)?)).trim_end());
+    Ok(())
+}
+
+/// Weights know the ids of their own tokenizer only, so a run that starts from them takes it, too.
+fn take_tokenizer(folder: &Path, config: &mut RunConfig) -> Result<()> {
+    let path = folder.join("tokenizer.json");
+    if !path.is_file() {
+        return Ok(());
+    }
+    if let TokenizerConfig::File { path: asked } = &config.tokenizer {
+        let fingerprint = |path: &Path| Tokenizer::from_file(path).map(|tokenizer| fingerprint(&tokenizer));
+        if fingerprint(asked)? != fingerprint(&path)? {
+            bail!(
+                "{} is not the tokenizer of the weights in {}\nhint: set [tokenizer.file] path to {}",
+                asked.display(),
+                folder.display(),
+                path.display()
+            );
+        }
+        return Ok(());
+    }
+    ui::note(&format!("the tokenizer is that of the weights, {}", path.display()));
+    config.tokenizer = TokenizerConfig::File { path };
     Ok(())
 }
 

@@ -67,6 +67,7 @@ fn hint_of(kind: io::ErrorKind) -> Option<&'static str> {
     use io::ErrorKind;
     match kind {
         ErrorKind::NotFound => Some("check the path and the folder that it is relative to"),
+        ErrorKind::NotADirectory => Some("a part of the path is a file where a folder is needed"),
         ErrorKind::IsADirectory => Some("name a file, not a folder"),
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
             Some("check the permissions of the folder, or choose another")

@@ -63,7 +63,7 @@ fn text_that_cannot_be_read_is_named() {
         (place.write("empty.txt", b""), &["empty.txt is empty"]),
         (place.write("bad.txt", b"good\nbad \xff\xfe text"), &["bad.txt, line 2", "offset 9", "--raw-bytes"]),
         (place.write("cut.txt.zst", &packed[..packed.len() / 2]), &["cut.txt.zst is cut short"]),
-        (place.write("text.pdf", b"text"), &["text.pdf has a name of no known format", ".jsonl"]),
+        (place.write("text.csv", b"text"), &["text.csv has a format that is not read", ".jsonl"]),
         (place.write("a.jsonl", b"{\"text\": \"a\"}\n{\"txt\": 1}\n"), &["a.jsonl, line 2", "`text`"]),
     ];
     let output = place.write("tokenizer.json", b"what was here before");

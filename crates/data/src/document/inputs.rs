@@ -6,7 +6,7 @@ use std::time::UNIX_EPOCH;
 use xxhash_rust::xxh3::Xxh3Default;
 
 use super::is_stdin;
-use super::reader::format_of;
+use super::reader::known_format;
 use crate::Error;
 
 /// The files that `paths` stand for: a folder is all files of known formats in it, at any depth, and a name with `*`, `?`
@@ -49,7 +49,7 @@ fn files_in(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), Error> {
         // A link to a folder above would never end.
         if path.is_dir() && !path.is_symlink() {
             files_in(&path, files)?;
-        } else if path.is_file() && format_of(&path).is_ok() {
+        } else if path.is_file() && known_format(&path).is_some() {
             files.push(path);
         }
     }

@@ -32,14 +32,24 @@ pub(super) enum Compression {
     Zstd,
 }
 
-/// The layout and the compression by the file's name.
+/// The layout and the compression by the file's name; what is no other format is text, such as `README.md`.
 pub(super) fn format_of(path: &Path) -> Result<(Layout, Compression), Error> {
+    let as_text = || {
+        let (stem, compression) = stem_and_compression(path);
+        let is_structured = [".json", ".csv", ".tsv", ".parquet"].iter().any(|extension| stem.ends_with(extension));
+        (!is_structured).then_some((Layout::Text, compression))
+    };
+    known_format(path).or_else(as_text).ok_or_else(|| Error::UnknownFormat { path: path.to_owned() })
+}
+
+/// The same if the name says what it is: what is taken from a folder.
+pub(super) fn known_format(path: &Path) -> Option<(Layout, Compression)> {
     let (stem, compression) = stem_and_compression(path);
     match stem {
-        _ if stem.ends_with(".txt") => Ok((Layout::Text, compression)),
-        _ if stem.ends_with(".jsonl") => Ok((Layout::JsonLines, compression)),
-        _ if stem.ends_with(".parquet") && compression == Compression::None => Ok((Layout::Parquet, compression)),
-        _ => Err(Error::UnknownFormat { path: path.to_owned() }),
+        _ if stem.ends_with(".txt") => Some((Layout::Text, compression)),
+        _ if stem.ends_with(".jsonl") => Some((Layout::JsonLines, compression)),
+        _ if stem.ends_with(".parquet") && compression == Compression::None => Some((Layout::Parquet, compression)),
+        _ => None,
     }
 }
 

@@ -94,6 +94,10 @@ fn paths_are_checked_before_any_is_read() {
     let unknown = folder.path().join("a.parquet.gz");
     fs::write(&unknown, "x").unwrap();
     assert!(matches!(fails(&unknown), Error::UnknownFormat { .. }));
+    let readme = folder.path().join("README.md");
+    fs::write(&readme, "text").unwrap();
+    let texts: Vec<_> = read_documents(&[readme], defaults()).unwrap().map(|document| document.unwrap().text).collect();
+    assert_eq!(texts, [b"text"]);
     assert!(matches!(read_documents(&[], defaults()), Err(Error::NoInput)));
 }
 

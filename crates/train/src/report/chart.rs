@@ -51,7 +51,7 @@ pub enum Style {
     Line,
     /// Dots joined by a line: values measured now and then.
     Dots,
-    /// One of several lines that are to be told apart: the how manieth, from 0. Colours repeat after
+    /// One of several lines that are to be told apart: its number, from 0. Colours repeat after
     /// [`N_COLOURS`].
     Nth(usize),
 }

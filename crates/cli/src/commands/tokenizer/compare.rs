@@ -15,6 +15,7 @@ use clap::{Args, ValueEnum};
 use data::document::{ReadOptions, expand, read_parts, total_bytes};
 use tokenizer::measure::{Measure, Measurement, TextSize};
 
+use super::refuse_output_among;
 use crate::ui::progress::Unit;
 use crate::ui::{self, Bar};
 use names::Named;
@@ -83,7 +84,12 @@ pub(super) struct Compare {
 
 impl Compare {
     pub(super) fn run(self) -> Result<()> {
-        self.output.as_deref().map_or(Ok(()), check_output)?;
+        if let Some(output) = &self.output {
+            check_output(output)?;
+            let tokenizers = self.tokenizer.iter().map(PathBuf::from);
+            let read: Vec<PathBuf> = self.input.iter().chain(&self.languages).cloned().chain(tokenizers).collect();
+            refuse_output_among(&read, output)?;
+        }
         let tokenizers = names::load(&self.tokenizer)?;
         let mut opening = Opening::default();
         let measured = match (&self.text, self.input.is_empty()) {

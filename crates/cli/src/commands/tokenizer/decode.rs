@@ -90,7 +90,7 @@ impl Decode {
 
 fn parse(text: &str) -> Result<Vec<TokenId>> {
     if text.trim_start().starts_with('{') {
-        let ids: Ids = serde_json::from_str(text).context("the ids are not JSON of the form {\"ids\": [...]}")?;
+        let ids: Ids = serde_json::from_str(text).context("the ids are not JSON of the form {\"ids\": [...]}\nhint: give such JSON whole, or numbers, such as '15496 11 995'")?;
         return Ok(ids.ids);
     }
     let is_separator = |c: char| c.is_whitespace() || matches!(c, ',' | '[' | ']');

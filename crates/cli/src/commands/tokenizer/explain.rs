@@ -50,7 +50,7 @@ struct Pretoken {
 
 #[derive(Serialize)]
 struct Merge {
-    /// The how manieth merge it was when the vocabulary was learned, from 1.
+    /// Its place among the merges that the vocabulary learned, from 1.
     rank: usize,
     left: String,
     right: String,
@@ -120,6 +120,6 @@ fn text(output: &Output) -> String {
         )
     };
     let mut text = output.pretokens.iter().map(one).collect::<Vec<_>>().join("\n");
-    text += "\nThe numbers say the how manieth merge it was that the vocabulary learned.\n";
+    text += "\nThe numbers are places in the order in which the vocabulary learned its merges.\n";
     text
 }

@@ -17,6 +17,7 @@ use tokenizer::train::{
     train_bpe_within, train_unigram, train_wordpiece,
 };
 
+use super::refuse_output_among;
 use crate::ui::progress::Unit;
 use crate::ui::units::{bytes, grouped};
 use crate::ui::{self, Bar};
@@ -120,11 +121,15 @@ impl Train {
         let learns = matches!(self.kind, Kind::Bpe | Kind::WordPiece | Kind::Unigram);
         if !learns && self.vocab_size.is_some() {
             bail!(
-                "--vocab-size is for kinds that learn: the others have as many tokens as there are characters or bytes"
+                "--vocab-size is for kinds that learn: the others have as many tokens as there are characters or bytes\nhint: leave it out"
             );
+        }
+        if self.output.extension().is_some_and(|extension| extension == "tiktoken") {
+            bail!("a .tiktoken file has no place for pattern and special tokens\nhint: write a tokenizer.json");
         }
         if self.kind != Kind::Bytes {
             self.input = expand(&self.input)?;
+            refuse_output_among(&self.input, &self.output)?;
         }
         let tokenizer = match self.kind {
             Kind::Bpe | Kind::WordPiece | Kind::Unigram => self.learn()?,
