@@ -144,6 +144,34 @@ fn every_refusal_says_what_to_do() {
 }
 
 #[test]
+fn an_output_is_never_one_of_the_inputs() {
+    let place = Place::new();
+    let (tokenizer, text) = (place.tokenizer(), place.at("text.txt"));
+    let train = ["tokenizer", "train", "--input", &text, "--vocab-size", "300", "--output", &text];
+    check(&train, &["is also read", "\nhint: "]);
+    let compare = ["tokenizer", "compare", "--tokenizer", &tokenizer, "--input", &text, "--output", &text];
+    check(&compare, &["is also read", "\nhint: "]);
+    assert_eq!(fs::read_to_string(&text).unwrap(), small_text());
+}
+
+#[test]
+fn a_run_that_starts_from_weights_takes_their_tokenizer() {
+    let place = Place::new();
+    let config = write_config(place.0.path(), &[("tokenizer", "{ characters = {} }".to_owned())]);
+    let from = place.at("from");
+    let train = ["train", config.to_str().unwrap(), "--set", "training.steps=2", "--run"];
+    cupola(&[&train[..], &[&from]].concat()).success();
+    let new = place.write("new.txt", "the low lower sand ".repeat(200).as_bytes());
+    let (data, to) = (format!("data.train=[\"{new}\"]"), place.at("to"));
+    let arguments = [&train[..], &[&to, "--init-from", &from, "--set", &data]].concat();
+    let other = format!("tokenizer={{ file = {{ path = \"{}\" }} }}", place.tokenizer());
+    check(&[&arguments[..], &["--set", &other]].concat(), &["is not the tokenizer of the weights", "\nhint: "]);
+    cupola(&arguments).success();
+    let tokenizer = |run: &str| fs::read(Path::new(run).join("tokenizer.json")).unwrap();
+    assert_eq!(tokenizer(&to), tokenizer(&from));
+}
+
+#[test]
 fn a_model_folder_that_contradicts_itself_says_what_to_do() {
     let place = Place::new();
     let run = place.run("finished");

@@ -16,7 +16,8 @@ pub(super) fn metrics_section(records: &[Record]) -> String {
     let at = |value: f64, step: f64| format!("{} at step {}", number(value), grouped(step as i64));
     let by_step = |y: fn(&Record) -> Option<f64>| points(records, |r| r.step as f64, y);
     let lowest = |points: &Points| points.iter().copied().min_by(|a, b| a.1.total_cmp(&b.1));
-    let highest = |points: &Points| points.iter().copied().max_by(|a, b| a.1.total_cmp(&b.1));
+    // Of equal ones the first.
+    let highest = |points: &Points| points.iter().copied().rev().max_by(|a, b| a.1.total_cmp(&b.1));
 
     row("Steps recorded", grouped(records.len() as i64));
     row("Training tokens", grouped(i64::try_from(last.tokens).unwrap_or(i64::MAX)));
