@@ -280,11 +280,8 @@ __device__ __forceinline__ float bf16_high(u32 packed) { return __uint_as_float(
 // row, chunk i at i ^ (r / 2 % 4) (the 64-byte swizzle).
 
 // The columns are the summed dimension.
-template <int COLUMNS = 64>
 __device__ __forceinline__ u64 operand_by_rows(u32 address) {
-    static_assert(COLUMNS == 64 || COLUMNS == 32, "one of two orders");
-    return static_cast<u64>((address & 0x3ffff) >> 4) | (1ull << 16) | (static_cast<u64>(COLUMNS) << 32) |
-           ((COLUMNS == 64 ? 1ull : 2ull) << 62);
+    return static_cast<u64>((address & 0x3ffff) >> 4) | (1ull << 16) | (64ull << 32) | (1ull << 62);
 }
 
 // The rows are the summed dimension; `tile_bytes` from one 64-column tile to the next.

@@ -50,6 +50,11 @@ impl RowShape {
         Self { dtype, d, width, team, teams, backward: true }
     }
 
+    /// With three quarters of the rows at a time, so that a thread may have more registers.
+    pub(super) fn roomier(self) -> Self {
+        Self { teams: (3 * self.teams / 4).max(1), ..self }
+    }
+
     /// Threads of a block.
     pub(super) fn block(&self) -> usize {
         self.team * self.teams

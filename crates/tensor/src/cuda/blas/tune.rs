@@ -123,7 +123,7 @@ impl Blas {
         let mut contenders: Vec<Contender> = candidates.into_iter().map(Contender::Algorithm).collect();
         if gemm::fits(context, key, beta) && (!self.without_own || key.epilogue.is_gated()) {
             let of = |tiling: Tiling| tiling.candidates([key.m, key.n], key.output, context.n_multiprocessors());
-            contenders.extend(Tiling::CANDIDATES.into_iter().flat_map(of).map(Contender::Own));
+            contenders.extend(Tiling::ALL.into_iter().flat_map(of).map(Contender::Own));
         }
         // The product alone is measured first: its best algorithm is what the two steps would use.
         if key.epilogue.has_sums() && self.run(context, &key.without_sums(), &pointers, beta)? {

@@ -11,7 +11,7 @@
 // Every sum runs over k from 0 up. With splits each part of k gives a plane of partial sums, joined later in their order.
 //
 // Compile-time: A_COLUMNS, B_COLUMNS 1 if the operand is stored [k, m], [k, n] instead of [m, k], [n, k] · N_STAGES of
-// BLOCK_K terms, 64 or 32 · EPILOGUE · F32_OUT · SUMS whether columns of the output are summed
+// BLOCK_K terms, 64 · EPILOGUE · F32_OUT · SUMS whether columns of the output are summed
 
 enum { NONE, BIAS, GELU, SWIGLU, GELU_GRADIENT, SWIGLU_GRADIENT };
 
@@ -114,8 +114,8 @@ struct Multiplier {
         // Of 64 rows, or of 64 columns: the same.
         constexpr u32 BYTES = 64 * BLOCK_K * 2;
         const u32 my_a = shared_address(shared.a) + warpgroup * BYTES, all_b = shared_address(shared.b);
-        a = A_COLUMNS ? operand_by_columns(my_a, BYTES) : operand_by_rows<BLOCK_K>(my_a);
-        b = B_COLUMNS ? operand_by_columns(all_b, BYTES) : operand_by_rows<BLOCK_K>(all_b);
+        a = A_COLUMNS ? operand_by_columns(my_a, BYTES) : operand_by_rows(my_a);
+        b = B_COLUMNS ? operand_by_columns(all_b, BYTES) : operand_by_rows(all_b);
     }
 
     __device__ __forceinline__ void issue(float (&d)[BLOCK_N / 2], bool keep) {

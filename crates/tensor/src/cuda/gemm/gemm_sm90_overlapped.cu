@@ -7,8 +7,6 @@
 // need no others. Warp 0 copies operands; warpgroups 1 and 2 multiply.
 //
 // 384 threads, since the compiler must see more than 154 registers for each: with them it has 168, and none change hands.
-//
-// Compile-time, beside: LATER_CYCLES by which the second warpgroup starts after the first.
 
 constexpr bool HAS_BIAS = EPILOGUE == BIAS || EPILOGUE == GELU;
 constexpr int SUM_TILES = BLOCK_N / 64;
@@ -40,13 +38,6 @@ __device__ void multiply(Shared& shared, const Parameters& p, int warpgroup, u32
     const u32 my_sums = shared_address(shared.sums[warpgroup]);
     const u32 laid = slot_barrier(shared.laid, warpgroup), taken = slot_barrier(shared.taken, warpgroup);
     u32 phase = 0;
-    if (LATER_CYCLES > 0 && warpgroup == 1) {
-        // Half a step behind, so that one warpgroup multiplies while the other one lays its sums down.
-        mbarrier_wait(slot_barrier(shared.full, 0), 0);
-        const long long start = clock64();
-        while (clock64() - start < LATER_CYCLES) {}
-        __syncwarp();
-    }
     for (int number = blockIdx.x / CLUSTER; number < n_tiles; number += n_clusters, phase ^= 1) {
         float d[BLOCK_N / 2];
         multiplier.multiply(d, shared, p.k_tiles);

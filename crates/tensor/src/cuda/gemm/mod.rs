@@ -19,7 +19,7 @@ use crate::ops::ACTIVATION_FUNCTIONS;
 use crate::{DType, Device, Error, Tensor};
 
 pub use tiling::Tiling;
-use tiling::{BLOCK, CLUSTER, Finishing, Orders};
+use tiling::{BLOCK, BLOCK_K, CLUSTER, Finishing, Orders};
 
 /// Hopper's instructions as functions.
 const SM90: (&str, &str) = ("sm90.cuh", include_str!("../sm90.cuh"));
@@ -129,9 +129,9 @@ pub(super) fn launch(
     let parts = (splits > 1).then(|| Tensor::unspecified_on(device, &[splits, m, n], DType::F32));
     // The right operand comes in halves, one from each block, or gate and up.
     let [a_rows, b_rows] = [BLOCK[0], BLOCK[1] / 2];
-    let a_map = operand_map(pointers.a, a.stride, [k, m, 1], orders.a_columns, [a_rows, tiling.block_k]);
+    let a_map = operand_map(pointers.a, a.stride, [k, m, 1], orders.a_columns, [a_rows, BLOCK_K]);
     let b_size = if finishing == Finishing::SwiGlu { [k, n / 2, 2] } else { [k, n, 1] };
-    let b_map = operand_map(pointers.b, b.stride, b_size, orders.b_columns, [b_rows, tiling.block_k]);
+    let b_map = operand_map(pointers.b, b.stride, b_size, orders.b_columns, [b_rows, BLOCK_K]);
     let out_map = match finishing {
         Finishing::F32 => match &parts {
             Some(parts) => map_of(DType::F32, parts.device_pointer(), [n, m, splits], [4 * n, 4 * n * m], [32, 64]),
@@ -162,7 +162,7 @@ pub(super) fn launch(
         rows: grid_rows as i32,
         columns: grid_columns as i32,
         group: Tiling::group(context, k, grid_rows) as i32,
-        k_tiles: k.div_ceil(tiling.block_k) as i32,
+        k_tiles: k.div_ceil(BLOCK_K) as i32,
         splits: splits as i32,
         add: i32::from(beta == 1.0 && splits == 1),
     };
@@ -216,10 +216,6 @@ fn map_of(dtype: DType, pointer: u64, sizes: [usize; 3], strides: [usize; 2], si
         DType::F32 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT32,
         _ => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
     };
-    let swizzle = match size[0] * dtype.bytes() {
-        64 => sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_64B,
-        _ => sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
-    };
     // SAFETY: all arrays have the length of the rank, the inner one no stride; on success the map is written.
     let result = unsafe {
         sys::cuTensorMapEncodeTiled(
@@ -232,7 +228,7 @@ fn map_of(dtype: DType, pointer: u64, sizes: [usize; 3], strides: [usize; 2], si
             [size[0] as u32, size[1] as u32, 1].as_ptr(),
             [1, 1, 1].as_ptr(),
             sys::CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
-            swizzle,
+            sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
             sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
             sys::CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
         )

@@ -20,6 +20,8 @@ const MAX_SPLITS: usize = 16;
 pub(super) const CLUSTER: usize = 2;
 /// Rows and columns of a tile; a cluster has two, one below the other.
 pub(super) const BLOCK: [usize; 2] = [128, 256];
+/// Terms that are copied at a time.
+pub(super) const BLOCK_K: usize = 64;
 
 /// How a product is cut and finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,22 +30,16 @@ pub struct Tiling {
     pub name: &'static str,
     /// Whether a warpgroup of its own finishes bf16 results while the others multiply the next tile.
     pub overlapped: bool,
-    /// Terms that are copied at a time: 64 or 32.
-    pub block_k: usize,
-    /// Cycles by which one warpgroup is later than the other.
-    pub later: usize,
     /// In how many parts the terms of f32 sums are split, each part a plane of a workspace.
     pub splits: usize,
 }
 
-const PLAIN: Tiling = Tiling { name: "128x256", overlapped: false, block_k: 64, later: 0, splits: 1 };
+const PLAIN: Tiling = Tiling { name: "128x256", overlapped: false, splits: 1 };
 const OVERLAPPED: Tiling = Tiling { name: "128x256-overlapped", overlapped: true, ..PLAIN };
 
 impl Tiling {
-    /// All of them.
+    /// All of them, each worth a measurement.
     pub const ALL: [Self; 2] = [PLAIN, OVERLAPPED];
-    /// Those that are worth a measurement.
-    pub const CANDIDATES: [Self; 2] = [PLAIN, OVERLAPPED];
 
     /// The same with the terms of sums in so many parts.
     pub fn split(self, splits: usize) -> Self {
@@ -96,8 +92,8 @@ impl Tiling {
         self.overlapped && finishing != Finishing::F32
     }
 
-    fn stage_bytes(&self) -> usize {
-        (BLOCK[0] + BLOCK[1]) * self.block_k * 2
+    fn stage_bytes() -> usize {
+        (BLOCK[0] + BLOCK[1]) * BLOCK_K * 2
     }
 
     /// Shared memory for results.
@@ -109,7 +105,7 @@ impl Tiling {
     }
 
     fn stages(&self, slots: usize, finishing: Finishing) -> usize {
-        (SHARED_BYTES - self.epilogue_bytes(slots, finishing)) / self.stage_bytes()
+        (SHARED_BYTES - self.epilogue_bytes(slots, finishing)) / Self::stage_bytes()
     }
 
     /// Stages of the ring of operands, and slots of each warpgroup's epilogue.
@@ -121,7 +117,7 @@ impl Tiling {
 
     pub(super) fn shared_bytes(&self, finishing: Finishing) -> usize {
         let (stages, slots) = self.stages_and_slots(finishing);
-        stages * self.stage_bytes() + self.epilogue_bytes(slots, finishing) + FEW_BYTES
+        stages * Self::stage_bytes() + self.epilogue_bytes(slots, finishing) + FEW_BYTES
     }
 
     pub(super) fn options(&self, orders: Orders, finishing: Finishing) -> Vec<String> {
@@ -137,10 +133,9 @@ impl Tiling {
         [
             ("A_COLUMNS", usize::from(orders.a_columns)),
             ("B_COLUMNS", usize::from(orders.b_columns)),
-            ("BLOCK_K", self.block_k),
+            ("BLOCK_K", BLOCK_K),
             ("N_STAGES", stages),
             ("N_SLOTS", slots),
-            ("LATER_CYCLES", self.later),
             ("EPILOGUE", epilogue),
             ("F32_OUT", usize::from(finishing == Finishing::F32)),
             ("SUMS", usize::from(finishing.sums())),
