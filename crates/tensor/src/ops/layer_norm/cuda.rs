@@ -78,20 +78,15 @@ pub(super) fn add_forward(
     unsafe { kernel.run([n.div_ceil(shape.teams()), 1, 1], shape.block(), &arguments) };
 }
 
-/// Three sums over rows for each element take more registers than a full block leaves.
-fn backward_shape(dtype: DType, d: usize, column_sums: bool) -> RowShape {
-    let shape = RowShape::backward(dtype, d);
-    if column_sums { shape.roomier() } else { shape }
-}
-
 /// Sets `dx ← beta · dx + the gradient of x`, and writes `sums`: `dgain`, `dbias`, and the sums of the columns of the new
 /// `dx` if there is a third.
 pub(super) fn backward(dx: &mut Tensor, beta: f32, sums: &mut [&mut Tensor], dy: &Tensor, saved: &Saved<'_>) {
     let Saved { x, gain, mean, inv_std } = *saved;
     let (n, d) = x.rows();
-    let (device, column_sums) = (x.cuda(), sums.len() == 3);
-    let shape = backward_shape(x.dtype(), d, column_sums);
-    let source = source(shape, dx.dtype(), column_sums);
+    // Three sums over rows for each element take more registers than a full block leaves. Also for two, so that they are
+    // added in the same order.
+    let (device, shape) = (x.cuda(), RowShape::backward(x.dtype(), d).roomier());
+    let source = source(shape, dx.dtype(), sums.len() == 3);
     let blocks = shape.backward_blocks(device, n);
     let mut partial = Tensor::unspecified_on(dx.device(), &[sums.len(), blocks, d], DType::F32);
     let [dgain, dbias, columns] =
